@@ -1,0 +1,130 @@
+"""Every error that Statehouse raises, in the daemon and in the client: one root, one flat family.
+
+Each class says whose fault it is and whether trying again can help. Which gRPC status and error code an
+error has on the wire stands in one table, `statehouse/rpc/error_table.py`, and nowhere else.
+"""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import ClassVar
+
+__all__ = [
+    "ConnectionError",
+    "DiskFullError",
+    "ErrorCode",
+    "InternalError",
+    "InvalidRequestError",
+    "LogPoisonedError",
+    "NotFoundError",
+    "OverloadedError",
+    "StatehouseError",
+    "StorageError",
+    "StoreDamagedError",
+    "TransactionError",
+    "UnavailableError",
+]
+
+
+class ErrorCode(IntEnum):
+    """The codes of `statehouse.v1.ErrorCode`, for code that must not know protobuf."""
+
+    UNKNOWN = 0
+    INVALID_REQUEST = 1
+    TXN_NOT_FOUND = 2
+    TXN_EXPIRED = 3
+    TXN_ALREADY_COMMITTED = 4
+    KEY_NOT_FOUND = 5
+    VERSION_NOT_FOUND = 6
+    STORAGE_ERROR = 7
+    INTERNAL_ERROR = 8
+
+
+class StatehouseError(Exception):
+    """The root of the family.
+
+    `code` says what happened, `retryable` whether the same call may succeed later as it is, `details`
+    holds short machine-readable facts (`commit_ts` of a transaction that was already committed, `limit`
+    and `size` of a request over a limit).
+    """
+
+    default_code: ClassVar[ErrorCode] = ErrorCode.UNKNOWN
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, message: str, *, code: ErrorCode | None = None, details: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = self.default_code if code is None else code
+        self.details: dict[str, str] = dict(details or {})
+
+
+class InvalidRequestError(StatehouseError):
+    """The caller's fault: the request is malformed or over a limit. Nothing was changed."""
+
+    default_code = ErrorCode.INVALID_REQUEST
+
+
+class TransactionError(StatehouseError):
+    """The caller's fault, or its lateness: the transaction is unknown, expired or already ended."""
+
+    default_code = ErrorCode.TXN_NOT_FOUND
+
+
+class NotFoundError(StatehouseError):
+    """What was asked for is not there."""
+
+    default_code = ErrorCode.KEY_NOT_FOUND
+
+
+class OverloadedError(StatehouseError):
+    """Nobody's fault: a limit that protects the daemon is reached. Nothing was changed; try again later."""
+
+    default_code = ErrorCode.INVALID_REQUEST
+    retryable = True
+
+
+class StorageError(StatehouseError):
+    """The disk's fault: what was asked could not be read or written."""
+
+    default_code = ErrorCode.STORAGE_ERROR
+
+
+class DiskFullError(StorageError):
+    """There is no room for the commit (the disk, or the limit on the log). It did not happen."""
+
+    retryable = True
+
+
+class LogPoisonedError(StorageError):
+    """A write or sync of the log failed. No commit is accepted until the daemon is started again.
+
+    For the commits that were in the failed sync the outcome is unknown until then.
+    """
+
+
+class StoreDamagedError(StorageError):
+    """The store is damaged in a way that must not be skipped; the message names file, offset and commit_ts."""
+
+
+class UnavailableError(StatehouseError):
+    """The daemon is starting or stopping."""
+
+    default_code = ErrorCode.INTERNAL_ERROR
+    retryable = True
+
+
+class InternalError(StatehouseError):
+    """A bug in Statehouse. The message carries an id under which the daemon's log has the details."""
+
+    default_code = ErrorCode.INTERNAL_ERROR
+
+
+class ConnectionError(StatehouseError):
+    """The daemon cannot be reached, went away, or cannot serve. Not the builtin of the same name.
+
+    For a commit in flight the outcome is unknown: committing the same transaction again tells it.
+    """
+
+    default_code = ErrorCode.UNKNOWN
+    retryable = True
