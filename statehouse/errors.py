@@ -9,7 +9,11 @@ from enum import IntEnum
 from typing import ClassVar
 
 __all__ = [
+    "AddressError",
+    "ConfigError",
     "ConnectionError",
+    "DataDirectoryError",
+    "DataDirectoryHeldError",
     "DiskFullError",
     "ErrorCode",
     "InternalError",
@@ -17,6 +21,7 @@ __all__ = [
     "LogPoisonedError",
     "NotFoundError",
     "OverloadedError",
+    "StartError",
     "StatehouseError",
     "StorageError",
     "StoreDamagedError",
@@ -118,6 +123,26 @@ class InternalError(StatehouseError):
     """A bug in Statehouse. The message carries an id under which the daemon's log has the details."""
 
     default_code = ErrorCode.INTERNAL_ERROR
+
+
+class StartError(StatehouseError):
+    """The operator's to mend: the daemon cannot start as it was asked to. Never travels to a client."""
+
+
+class ConfigError(StartError):
+    """A setting is unknown or its value is bad; the message names it, where it came from and the accepted form."""
+
+
+class DataDirectoryError(StartError):
+    """The data directory cannot be used: it is a file, not writable, not ours, or its disk is too full."""
+
+
+class DataDirectoryHeldError(StartError):
+    """Another daemon holds the data directory; the message has its pid."""
+
+
+class AddressError(StartError):
+    """The address to listen on is taken, not allowed, or not one of this machine's."""
 
 
 class ConnectionError(StatehouseError):

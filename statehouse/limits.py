@@ -11,9 +11,9 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 
-def _count(default: int) -> int:
-    """A field that holds a count or a size of at least one."""
-    checked: int = field(default=default, validator=validators.ge(1))
+def _count(default: int, says: str) -> int:
+    """A field that holds a count or a size of at least one; the unit ends its name, `says` is what --help shows."""
+    checked: int = field(default=default, validator=validators.ge(1), metadata={"help": says})
     return checked
 
 
@@ -21,17 +21,19 @@ def _count(default: int) -> int:
 class Limits:
     """What a request may ask for. Each breach is an INVALID_ARGUMENT that names the limit and the size seen."""
 
-    value_bytes: int = _count(MIB)
-    key_bytes: int = _count(1024)
-    agent_id_bytes: int = _count(256)
-    namespace_bytes: int = _count(256)
-    transaction_operations: int = _count(10_000)
-    transaction_bytes: int = _count(32 * MIB)
-    timeout_ms: int = _count(60 * 60 * 1000)
-    open_transactions: int = _count(100_000)
-    """Past this many, begin is refused with RESOURCE_EXHAUSTED."""
-    staged_bytes: int = _count(256 * MIB)
-    """Over all open transactions together; past it, a write is refused with RESOURCE_EXHAUSTED."""
+    value_bytes: int = _count(MIB, "Largest value, as the client sent it.")
+    key_bytes: int = _count(1024, "Longest key, in bytes of UTF-8.")
+    agent_id_bytes: int = _count(256, "Longest agent_id, in bytes of UTF-8.")
+    namespace_bytes: int = _count(256, "Longest namespace, in bytes of UTF-8.")
+    transaction_operations: int = _count(10_000, "Most writes and deletes in one transaction.")
+    transaction_bytes: int = _count(32 * MIB, "Most bytes staged in one transaction.")
+    timeout_ms: int = _count(60 * 60 * 1000, "Longest timeout that a transaction may ask for.")
+    open_transactions: int = _count(
+        100_000, "Most transactions open at once; past it, begin is refused with RESOURCE_EXHAUSTED."
+    )
+    staged_bytes: int = _count(
+        256 * MIB, "Most bytes staged in all open transactions together; past it, a write is refused likewise."
+    )
 
 
 # Values
@@ -57,6 +59,10 @@ GROUP_BYTES: Final = 4 * MIB
 
 ENDED_TRANSACTIONS: Final = 100_000
 """Ids of ended transactions that are remembered in memory, to tell expired, aborted and committed apart."""
+TRANSACTIONS_MAILBOX_MESSAGES: Final = 2 * COMMITS_IN_FLIGHT
+"""Room for the outcome of every commit in flight, and as much again."""
+EXPIRY_SWEEP_S: Final = 1.0
+"""How often the memory of expired transactions is freed; their expiry itself is exact."""
 OUTCOME_BUCKET_COMMITS: Final = 16_384
 OUTCOME_BUCKETS: Final = 64
 """Committed ids are kept in the view in buckets of this many commits, this many buckets: about a million."""
@@ -73,3 +79,8 @@ READ_CHUNK_BYTES: Final = 256 * KIB
 """Scans and replays read about this much at a time in a worker thread."""
 READ_THREADS: Final = 8
 """Worker threads that scans and replays may use at once."""
+
+# Start
+
+FREE_DISK_BYTES: Final = 256 * MIB
+"""With less free disk the daemon does not start: the next segment, a rebuild of the view and a drain need room."""
