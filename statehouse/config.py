@@ -1,0 +1,127 @@
+"""Reading what an operator set: flags, then environment variables, then a TOML file, then defaults.
+
+`load` promises that every value it returns was checked, and that an unknown setting or a bad value is a
+`ConfigError` which names the setting, where it came from and what is accepted, before anything is opened.
+A misspelt name in the environment is an error as well: a daemon that runs without the fsync or the limit
+that somebody believes to have set is worse than one that does not start.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import fields
+
+from statehouse.errors import ConfigError
+from statehouse.limits import MIB, Limits
+from statehouse.setting_forms import Form
+from statehouse.settings import PREFIX, Setting, Settings, declared_settings
+
+CONFIG_VARIABLE: Final = "STATEHOUSE_CONFIG"
+FOREIGN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, "STATEHOUSE_GIT_SHA", "STATEHOUSE_NAMESPACE"})
+"""Read by the command line, the Version call and statehousectl: known here, and not settings."""
+_SERVICE_LINK = re.compile(r"STATEHOUSE_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP)(_[A-Z]+)?)?)")
+"""What Kubernetes puts into every pod beside a service that is called statehouse."""
+
+_LONGEST_RECORD_BYTES: Final = 1024 * MIB
+"""A transaction is one record of the event log, whose length field has 31 bits; half is left for names and stamps."""
+
+
+def load(flags: Mapping[str, str], environment: Mapping[str, str], toml_path: Path | None) -> Settings:
+    """Read the settings: flags first, then environment variables, then the TOML file, then defaults.
+
+    `flags` is by `Setting.name`. An environment variable that is empty counts as not set. Blocks on reading
+    the file. Raises ConfigError.
+    """
+    settings = declared_settings()
+    _refuse_unknown_variables(settings, environment)
+    file_values = {} if toml_path is None else _read_toml(toml_path, settings)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for setting in settings:
+        variable = next((name for name in setting.variables if environment.get(name)), None)
+        if setting.name in flags:
+            sources[setting.name] = f"the flag {setting.flag}"
+            value = _parse(setting, setting.form, flags[setting.name], sources[setting.name])
+        elif variable is not None:
+            sources[setting.name] = f"the environment variable {variable}"
+            value = _parse(setting, setting.variable_form, environment[variable], sources[setting.name])
+        elif setting.name in file_values:
+            sources[setting.name] = f"the file {toml_path}"
+            value = _parse_toml_value(setting, file_values[setting.name], sources[setting.name])
+        else:
+            sources[setting.name] = "the default"
+            value = setting.default
+        values[setting.name] = value
+    _check_together(values, sources)
+    limits = Limits(**{attribute.name: values.pop(f"limits.{attribute.name}") for attribute in fields(Limits)})
+    return Settings(limits=limits, **values)
+
+
+def _refuse_unknown_variables(settings: Iterable[Setting], environment: Mapping[str, str]) -> None:
+    known = FOREIGN_VARIABLES.union(*(setting.variables for setting in settings))
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name):
+            raise ConfigError(f"unknown setting: the environment variable {name}{_suggestion(name, known)}")
+
+
+def _read_toml(path: Path, settings: Iterable[Setting]) -> dict[str, Any]:
+    """The values of a TOML file by setting name, tables flattened; every name in it is known."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        if key == "limits" and isinstance(value, dict):
+            values |= {f"limits.{name}": limit for name, limit in value.items()}
+        else:
+            values[key] = value
+    known = {setting.name for setting in settings}
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown setting: {name} in the file {path}{_suggestion(name, known)}")
+    return values
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
+    return f"; did you mean {close[0]}?" if close else "; statehoused --help lists all settings"
+
+
+def _parse(setting: Setting, form: Form[Any], text: str, source: str) -> Any:
+    try:
+        return form.parse(text)
+    except ValueError:
+        raise ConfigError(f"bad value {text!r} for {setting.name} from {source}: expected {form.accepted}") from None
+
+
+def _parse_toml_value(setting: Setting, value: object, source: str) -> Any:
+    if type(value) not in setting.form.toml_types:
+        raise ConfigError(f"bad value {value!r} for {setting.name} from {source}: expected {setting.form.accepted}")
+    return _parse(setting, setting.form, str(value), source)
+
+
+def _check_together(values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Refuse values that are each fine and cannot be obeyed together."""
+    ceilings = (
+        ("tx_timeout_ms", "limits.timeout_ms"),
+        ("limits.value_bytes", "limits.transaction_bytes"),
+        ("limits.transaction_bytes", "limits.staged_bytes"),
+    )
+    for smaller, larger in ceilings:
+        if values[smaller] > values[larger]:
+            raise ConfigError(
+                f"bad value {values[smaller]} for {smaller} from {sources[smaller]}: expected at most "
+                f"{larger}, which is {values[larger]} from {sources[larger]}"
+            )
+    if values["limits.transaction_bytes"] > _LONGEST_RECORD_BYTES:
+        raise ConfigError(
+            f"bad value {values['limits.transaction_bytes']} for limits.transaction_bytes from "
+            f"{sources['limits.transaction_bytes']}: expected at most 1GiB"
+        )
