@@ -1,0 +1,89 @@
+"""Exit codes: part of the interface of both commands, and nowhere else spelled out in code."""
+
+from enum import IntEnum
+from typing import Final
+
+from statehouse.errors import (
+    AddressError,
+    ConfigError,
+    DataDirectoryError,
+    DataDirectoryHeldError,
+    LogPoisonedError,
+    StorageError,
+    StoreDamagedError,
+)
+
+
+class DaemonExit(IntEnum):
+    """Why `statehoused` ended."""
+
+    STOPPED = 0
+    BUG = 1
+    BAD_CONFIGURATION = 2
+    DATA_DIRECTORY_HELD = 3
+    BAD_ADDRESS = 4
+    STORE_DAMAGED = 5
+    DISK_FAILED = 6
+
+
+class ControlExit(IntEnum):
+    """How a `statehousectl` command went."""
+
+    OK = 0
+    NEGATIVE = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
+    DAEMON_FAILED = 5
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+DAEMON_EXIT_TEXTS: Final = {
+    DaemonExit.STOPPED: "stopped as asked (SIGTERM or SIGINT), calls in flight finished or their grace time over",
+    DaemonExit.BUG: "a bug in Statehouse",
+    DaemonExit.BAD_CONFIGURATION: "bad configuration: a setting, or a data directory that cannot be used",
+    DaemonExit.DATA_DIRECTORY_HELD: "the data directory is held by another daemon",
+    DaemonExit.BAD_ADDRESS: "the address is taken or not allowed",
+    DaemonExit.STORE_DAMAGED: "the store is damaged, or of a newer format: refused",
+    DaemonExit.DISK_FAILED: "the log is poisoned or the disk failed",
+}
+
+CONTROL_EXIT_TEXTS: Final = {
+    ControlExit.OK: "done, and the answer is positive",
+    ControlExit.NEGATIVE: "a negative answer: the key or version does not exist, the daemon is not 'ok'",
+    ControlExit.USAGE: "bad usage: an unknown command or option, a bad value",
+    ControlExit.UNREACHABLE: "the daemon cannot be reached, went away, or cannot serve now",
+    ControlExit.REFUSED: "the daemon refused the request: malformed, or over a limit",
+    ControlExit.DAEMON_FAILED: "the daemon failed: its disk, its store, or a bug",
+    ControlExit.INTERRUPTED: "interrupted (Ctrl-C)",
+    ControlExit.BROKEN_PIPE: "whoever read the output stopped reading",
+}
+
+# The first class that fits decides.
+_DAEMON_EXITS: Final = (
+    (ConfigError, DaemonExit.BAD_CONFIGURATION),
+    (DataDirectoryError, DaemonExit.BAD_CONFIGURATION),
+    (DataDirectoryHeldError, DaemonExit.DATA_DIRECTORY_HELD),
+    (AddressError, DaemonExit.BAD_ADDRESS),
+    (StoreDamagedError, DaemonExit.STORE_DAMAGED),
+    (LogPoisonedError, DaemonExit.DISK_FAILED),
+    (StorageError, DaemonExit.DISK_FAILED),
+    (OSError, DaemonExit.DISK_FAILED),
+)
+
+
+def daemon_exit_for(error: BaseException) -> DaemonExit:
+    """The exit code for what ended the daemon; anything that is not foreseen is a bug.
+
+    Of a group of exceptions the gravest known member decides, unless one of them is a bug.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        codes = {daemon_exit_for(member) for member in error.exceptions}
+        return DaemonExit.BUG if DaemonExit.BUG in codes else max(codes)
+    return next((code for kind, code in _DAEMON_EXITS if isinstance(error, kind)), DaemonExit.BUG)
+
+
+def documented(texts: dict[DaemonExit, str] | dict[ControlExit, str]) -> str:
+    """The exit codes as the lines that `--help` shows."""
+    return "\n".join(f"{int(code):>5}  {text}" for code, text in texts.items())
