@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from statehouse.v1 import statehouse_pb2 as statehouse_dot_v1_dot_statehouse__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstatehouse/storage/v1/log.proto\x12\x15statehouse.storage.v1\x1a\x1estatehouse/v1/statehouse.proto\"9\n\tLogRecord\x12,\n\x08sections\x18\x01 \x03(\x0b\x32\x1a.statehouse.v1.ReplayEvent\"t\n\tAgentMeta\x12\x17\n\x0f\x66irst_commit_ts\x18\x01 \x01(\x04\x12\x16\n\x0elast_commit_ts\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommits\x18\x03 \x01(\x04\x12\x12\n\noperations\x18\x04 \x01(\x04\x12\x11\n\tlive_keys\x18\x05 \x01(\x04\"E\n\tWatermark\x12\x11\n\tcommit_ts\x18\x01 \x01(\x04\x12\r\n\x05\x63hain\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66ormat_version\x18\x03 \x01(\r\"o\n\x0eSnapshotHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x10\n\x08store_id\x18\x02 \x01(\x0c\x12\x33\n\twatermark\x18\x03 \x01(\x0b\x32 .statehouse.storage.v1.Watermarkb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstatehouse/storage/v1/log.proto\x12\x15statehouse.storage.v1\x1a\x1estatehouse/v1/statehouse.proto\"9\n\tLogRecord\x12,\n\x08sections\x18\x01 \x03(\x0b\x32\x1a.statehouse.v1.ReplayEvent\"t\n\tAgentMeta\x12\x17\n\x0f\x66irst_commit_ts\x18\x01 \x01(\x04\x12\x16\n\x0elast_commit_ts\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommits\x18\x03 \x01(\x04\x12\x12\n\noperations\x18\x04 \x01(\x04\x12\x11\n\tlive_keys\x18\x05 \x01(\x04\"^\n\tWatermark\x12\x11\n\tcommit_ts\x18\x01 \x01(\x04\x12\r\n\x05\x63hain\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66ormat_version\x18\x03 \x01(\r\x12\x17\n\x0f\x63ommitted_at_ns\x18\x04 \x01(\x04\"o\n\x0eSnapshotHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x10\n\x08store_id\x18\x02 \x01(\x0c\x12\x33\n\twatermark\x18\x03 \x01(\x0b\x32 .statehouse.storage.v1.Watermarkb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTMETA']._serialized_start=149
   _globals['_AGENTMETA']._serialized_end=265
   _globals['_WATERMARK']._serialized_start=267
-  _globals['_WATERMARK']._serialized_end=336
-  _globals['_SNAPSHOTHEADER']._serialized_start=338
-  _globals['_SNAPSHOTHEADER']._serialized_end=449
+  _globals['_WATERMARK']._serialized_end=361
+  _globals['_SNAPSHOTHEADER']._serialized_start=363
+  _globals['_SNAPSHOTHEADER']._serialized_end=474
 # @@protoc_insertion_point(module_scope)

@@ -28,14 +28,16 @@ class AgentMeta(_message.Message):
     def __init__(self, first_commit_ts: _Optional[int] = ..., last_commit_ts: _Optional[int] = ..., commits: _Optional[int] = ..., operations: _Optional[int] = ..., live_keys: _Optional[int] = ...) -> None: ...
 
 class Watermark(_message.Message):
-    __slots__ = ("commit_ts", "chain", "format_version")
+    __slots__ = ("commit_ts", "chain", "format_version", "committed_at_ns")
     COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     FORMAT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_AT_NS_FIELD_NUMBER: _ClassVar[int]
     commit_ts: int
     chain: bytes
     format_version: int
-    def __init__(self, commit_ts: _Optional[int] = ..., chain: _Optional[bytes] = ..., format_version: _Optional[int] = ...) -> None: ...
+    committed_at_ns: int
+    def __init__(self, commit_ts: _Optional[int] = ..., chain: _Optional[bytes] = ..., format_version: _Optional[int] = ..., committed_at_ns: _Optional[int] = ...) -> None: ...
 
 class SnapshotHeader(_message.Message):
     __slots__ = ("format_version", "store_id", "watermark")
