@@ -1,0 +1,212 @@
+"""Sections: what one transaction did to one agent, as the bytes that the log keeps and that replay sends.
+
+A section is a `statehouse.v1.ReplayEvent`, encoded in two halves that are joined by concatenation:
+
+    operations (3)* | namespace (100) | agent_id (101) | txn_id (1)     by the partition: `section_body`
+    commit_ts (2) | committed_at (102)                                  by the sequencer: `stamp`
+
+A record of the log is a `LogRecord`: its sections, one after the other (`record_of`, `sections_of`). A
+transaction that touched no agent has one section with neither operations nor names.
+
+Reading gives offsets, not values: the view points at a value's bytes in the log, and a `Struct` is never
+decoded on its way through storage. Writing and reading give the same `SectionOperation`s, so that a
+commit and its recovery can share everything that follows. Fields that a later version adds are stepped over.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from statehouse.storage.wire import LENGTH_DELIMITED, VARINT, WireError, fields, length_delimited, tag, varint
+from statehouse.types import AgentId
+
+# Field numbers of ReplayEvent, Operation, Timestamp and LogRecord in proto/.
+_TXN_ID: Final = 1
+_COMMIT_TS: Final = 2
+_OPERATIONS: Final = 3
+_NAMESPACE: Final = 100
+_AGENT_ID: Final = 101
+_COMMITTED_AT: Final = 102
+
+_KEY: Final = 1
+_VALUE: Final = 2
+_VERSION: Final = 3
+
+_SECONDS: Final = 1
+_NANOS: Final = 2
+_NS_PER_S: Final = 1_000_000_000
+
+_OPERATIONS_TAG: Final = tag(_OPERATIONS, LENGTH_DELIMITED)
+_KEY_TAG: Final = tag(_KEY, LENGTH_DELIMITED)
+_VALUE_TAG: Final = tag(_VALUE, LENGTH_DELIMITED)
+_VERSION_TAG: Final = tag(_VERSION, VARINT)
+_COMMIT_TS_TAG: Final = tag(_COMMIT_TS, VARINT)
+_COMMITTED_AT_TAG: Final = tag(_COMMITTED_AT, LENGTH_DELIMITED)
+_SECONDS_TAG: Final = tag(_SECONDS, VARINT)
+_NANOS_TAG: Final = tag(_NANOS, VARINT)
+
+RECORD_FIRST_BYTE: Final = tag(1, LENGTH_DELIMITED)[0]
+"""What every record's payload begins with: the tag of its first section."""
+_SECTION_TAG: Final = tag(1, LENGTH_DELIMITED)
+
+
+# Named tuples rather than attrs classes: recovery makes one of each for every event, and they cost a third.
+
+
+class SectionOperation(NamedTuple):
+    """One write or delete within a section."""
+
+    key: bytes
+    version: int
+    value_offset: int | None
+    """Where the bytes of the value (a serialized Struct) begin; None: the key was deleted."""
+    value_length: int
+
+
+class Section(NamedTuple):
+    """One section, as read."""
+
+    agent: AgentId
+    """Both names are empty in the section of a transaction that touched no agent."""
+    txn_id: str
+    commit_ts: int
+    operations: list[SectionOperation]
+
+
+class SectionBody(NamedTuple):
+    """The partition's half of a section; value offsets count from its first byte."""
+
+    encoded: bytes
+    operations: list[SectionOperation]
+
+
+# Writing
+
+
+def encode_operation(key: bytes, value: bytes | None, version: int) -> bytes:
+    """One operation, as a field of its section. `value` is a serialized Struct, None for a delete."""
+    operation = _KEY_TAG + varint(len(key)) + key
+    if value is not None:
+        operation += _VALUE_TAG + varint(len(value)) + value
+    operation += _VERSION_TAG + varint(version)
+    return _OPERATIONS_TAG + varint(len(operation)) + operation
+
+
+def agent_fields(agent: AgentId) -> bytes:
+    """The names of a section's agent: the same for all its sections, so a partition encodes them once."""
+    return length_delimited(_NAMESPACE, agent.namespace.encode()) + length_delimited(_AGENT_ID, agent.agent_id.encode())
+
+
+def section_body(agent: bytes, txn_id: str, operations: Sequence[tuple[bytes, bytes | None, int]]) -> SectionBody:
+    """The partition's half of a section.
+
+    `agent` is what `agent_fields` gave (empty for a transaction without operations), `operations` are (key,
+    serialized Struct or None, version) in the order in which they were staged.
+    """
+    pieces: list[bytes] = []
+    placed: list[SectionOperation] = []
+    size = 0
+    for key, value, version in operations:
+        piece = encode_operation(key, value, version)
+        pieces.append(piece)
+        size += len(piece)
+        if value is None:
+            placed.append(SectionOperation(key, version, None, 0))
+        else:
+            # The version stands between the value and the operation's end.
+            behind = 2 if version < 0x80 else 1 + len(varint(version))
+            placed.append(SectionOperation(key, version, size - behind - len(value), len(value)))
+    pieces.append(agent)
+    pieces.append(length_delimited(_TXN_ID, txn_id.encode()))
+    return SectionBody(b"".join(pieces), placed)
+
+
+def stamp(commit_ts: int, committed_at_ns: int) -> bytes:
+    """The sequencer's half of every section of one commit; the time is nanoseconds since 1970, in UTC."""
+    seconds, nanos = divmod(committed_at_ns, _NS_PER_S)
+    time = b""
+    if seconds:
+        time += _SECONDS_TAG + varint(seconds)
+    if nanos:
+        time += _NANOS_TAG + varint(nanos)
+    return _COMMIT_TS_TAG + varint(commit_ts) + _COMMITTED_AT_TAG + varint(len(time)) + time
+
+
+def record_of(sections: Sequence[bytes]) -> tuple[bytes, list[int]]:
+    """The payload of a log record, and for each section the offset of its first byte in that payload."""
+    pieces: list[bytes] = []
+    offsets: list[int] = []
+    size = 0
+    for section in sections:
+        head = _SECTION_TAG + varint(len(section))
+        size += len(head)
+        offsets.append(size)
+        size += len(section)
+        pieces += (head, section)
+    return b"".join(pieces), offsets
+
+
+# Reading
+
+
+def sections_of(payload: bytes) -> list[tuple[int, int]]:
+    """Where each section of a log record begins and ends in its payload. Raises `WireError`."""
+    return [
+        (first, last)
+        for number, wire_type, first, last in fields(payload, 0, len(payload))
+        if number == 1 and wire_type == LENGTH_DELIMITED
+    ]
+
+
+def walk_section(section: bytes, base: int = 0) -> Section:
+    """Read a section. `base` is added to every value offset: the section's own place, or nothing.
+
+    Raises `WireError` when the bytes are not a section.
+    """
+    namespace = agent_id = txn_id = ""
+    commit_ts = 0
+    operations: list[SectionOperation] = []
+    try:
+        for number, wire_type, first, last in fields(section, 0, len(section)):
+            if wire_type == LENGTH_DELIMITED:
+                if number == _OPERATIONS:
+                    operations.append(_walk_operation(section, first, last, base))
+                elif number == _NAMESPACE:
+                    namespace = section[first:last].decode()
+                elif number == _AGENT_ID:
+                    agent_id = section[first:last].decode()
+                elif number == _TXN_ID:
+                    txn_id = section[first:last].decode()
+            elif number == _COMMIT_TS and wire_type == VARINT:
+                commit_ts = first
+    except UnicodeDecodeError as error:
+        raise WireError("a name in a section that is not UTF-8") from error
+    return Section(AgentId(namespace, agent_id), txn_id, commit_ts, operations)
+
+
+def _walk_operation(section: bytes, start: int, end: int, base: int) -> SectionOperation:
+    key = b""
+    version = 0
+    value_offset: int | None = None
+    value_length = 0
+    for number, wire_type, first, last in fields(section, start, end):
+        if wire_type == LENGTH_DELIMITED:
+            if number == _KEY:
+                key = section[first:last]
+            elif number == _VALUE:
+                value_offset, value_length = base + first, last - first
+        elif number == _VERSION and wire_type == VARINT:
+            version = first
+    return SectionOperation(key, version, value_offset, value_length)
+
+
+def committed_at_ns(section: bytes) -> int:
+    """When the section's transaction was committed, in nanoseconds since 1970. Raises `WireError`."""
+    seconds = nanos = 0
+    for number, wire_type, start, end in fields(section, 0, len(section)):
+        if number == _COMMITTED_AT and wire_type == LENGTH_DELIMITED:
+            for part, part_type, value, _ in fields(section, start, end):
+                if part_type == VARINT and part == _SECONDS:
+                    seconds = value
+                elif part_type == VARINT and part == _NANOS:
+                    nanos = value
+    return seconds * _NS_PER_S + nanos
