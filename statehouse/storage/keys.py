@@ -208,15 +208,18 @@ def kept_outcome_buckets(head_commit_ts: int) -> range:
     return range(newest, max(newest - OUTCOME_BUCKETS, -1), -1)
 
 
-def outcome_key(bucket: int, txn_id: bytes) -> bytes:
-    return _OUTCOME + _pack_u64(bucket) + txn_id
+def outcome_key(bucket: int, txn_id: str) -> bytes:
+    return _OUTCOME + _pack_u64(bucket) + txn_id.encode()
 
 
-def unpack_outcome_key(packed: bytes) -> tuple[int, bytes]:
+def unpack_outcome_key(packed: bytes) -> tuple[int, str]:
     """The bucket and the transaction id."""
     if not packed.startswith(_OUTCOME) or len(packed) < 10:
         raise ViewDamagedError(f"not a key of column t: {packed.hex()}")
-    return _read_u64(packed[:10], 2), packed[10:]
+    try:
+        return _read_u64(packed[:10], 2), packed[10:].decode()
+    except UnicodeDecodeError as error:
+        raise ViewDamagedError(f"a transaction id that is not UTF-8 in key {packed.hex()}") from error
 
 
 def outcome_range(first: int, last: int) -> KeyRange:

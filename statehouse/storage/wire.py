@@ -91,7 +91,7 @@ def fields(buffer: bytes, start: int, end: int) -> Iterator[tuple[int, int, int,
                 else:
                     key, position = read_varint(buffer, position - 1)
             wire_type = key & 7
-            if wire_type == LENGTH_DELIMITED or wire_type == VARINT:  # noqa: PLR1714 - a set costs a lookup a field
+            if wire_type == LENGTH_DELIMITED or wire_type == VARINT:  # noqa: PLR1714, SIM109 - twice as fast
                 first = buffer[position]
                 position += 1
                 if first >= 0x80:
