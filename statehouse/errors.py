@@ -19,6 +19,7 @@ __all__ = [
     "InternalError",
     "InvalidRequestError",
     "LogPoisonedError",
+    "NewerFormatError",
     "NotFoundError",
     "OverloadedError",
     "StartError",
@@ -110,6 +111,10 @@ class LogPoisonedError(StorageError):
 
 class StoreDamagedError(StorageError):
     """The store is damaged in a way that must not be skipped; the message names file, offset and commit_ts."""
+
+
+class NewerFormatError(StoreDamagedError):
+    """Nothing is damaged, but the store was written by a newer Statehouse, and this one must not touch it."""
 
 
 class UnavailableError(StatehouseError):
