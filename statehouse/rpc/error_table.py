@@ -34,7 +34,7 @@ from statehouse.errors import (
 )
 from statehouse.v1 import statehouse_pb2
 
-__all__ = ["TABLE", "TRAILER_NAME", "GrpcStatus", "Row", "WireError", "decode_error", "encode_error", "row_of"]
+__all__ = ["TABLE", "TRAILER_NAME", "GrpcStatus", "Row", "EncodedError", "decode_error", "encode_error", "row_of"]
 
 TRAILER_NAME: Final = "statehouse-error-bin"
 
@@ -127,7 +127,7 @@ _BY_CODE: Final[Mapping[ErrorCode, type[StatehouseError]]] = {
 
 
 @frozen
-class WireError:
+class EncodedError:
     """A failed call as it goes on the wire. `message` is plain text; `trailer` is the serialized detail."""
 
     status: GrpcStatus
@@ -144,7 +144,7 @@ def row_of(error: StatehouseError) -> Row:
     raise TypeError(f"{type(error).__name__} is no StatehouseError")
 
 
-def encode_error(error: StatehouseError, *, status: GrpcStatus | None = None) -> WireError:
+def encode_error(error: StatehouseError, *, status: GrpcStatus | None = None) -> EncodedError:
     """Put an error into its wire form; `status` overrides the table's, for what only the transport knows.
 
     The error's message and details go out as they are, cut to MESSAGE_BYTES and DETAIL_BYTES: whether they
@@ -156,7 +156,7 @@ def encode_error(error: StatehouseError, *, status: GrpcStatus | None = None) ->
         for name, value in list(error.details.items())[:DETAIL_ENTRIES]
     }
     detail = statehouse_pb2.StatehouseError(code=int(error.code), message=message, details=details)  # type: ignore[arg-type]
-    return WireError(row_of(error).status if status is None else status, message, detail.SerializeToString())
+    return EncodedError(row_of(error).status if status is None else status, message, detail.SerializeToString())
 
 
 def decode_error(status: int, message: str, trailer: bytes | None) -> StatehouseError:

@@ -1,0 +1,175 @@
+"""The twelve calls: request bytes -> the engine -> response bytes, and nothing else.
+
+A unary handler is a plain function of the request's bytes. It returns the response's bytes when the answer
+is there at once, a `Reply` when it comes later, or a coroutine for a read that works in chunks. A stream
+handler returns an async generator of lists of encoded messages; each list goes out in one write, and the
+next is asked for when the reader has room. Both raise StatehouseError, and leave it to the connection how
+that is told.
+
+Handlers know neither sockets nor HTTP/2, so the connection beneath them can be replaced.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+from attrs import frozen
+
+from statehouse.actors.reply import Reply
+from statehouse.errors import OverloadedError
+from statehouse.limits import RESPONSE_BYTES, Limits
+from statehouse.rpc.build_version import BuildVersion
+from statehouse.rpc.requests import Requests
+from statehouse.storage.wire import LENGTH_DELIMITED, tag, varint
+from statehouse.types import AgentId
+from statehouse.v1 import statehouse_pb2 as pb
+
+__all__ = ["EngineCalls", "Handlers", "StreamHandler", "UnaryHandler", "UnaryResponse", "make_handlers"]
+
+T = TypeVar("T")
+
+UnaryResponse: TypeAlias = "bytes | Reply[bytes] | Coroutine[Any, Any, bytes]"
+UnaryHandler: TypeAlias = Callable[[bytes], UnaryResponse]
+StreamHandler: TypeAlias = Callable[[bytes], AsyncGenerator[list[bytes], None]]
+
+_ENTRIES: Final = tag(pb.ScanPrefixResponse.ENTRIES_FIELD_NUMBER, LENGTH_DELIMITED)
+
+
+class EngineCalls(Protocol):
+    """What the edge asks of `statehouse.actors.engine.Engine`, which has the promises of each call."""
+
+    @property
+    def limits(self) -> Limits: ...
+    def health(self) -> str: ...
+    def begin(self, timeout_ms: int | None) -> Reply[str]: ...
+    def write(self, txn_id: str, agent: AgentId, key: str, value: bytes) -> Reply[None]: ...
+    def delete(self, txn_id: str, agent: AgentId, key: str) -> Reply[None]: ...
+    def commit(self, txn_id: str) -> Reply[int]: ...
+    def abort(self, txn_id: str) -> Reply[None]: ...
+    def get_state(self, agent: AgentId, key: str) -> bytes: ...
+    def get_state_at_version(self, agent: AgentId, key: str, version: int) -> bytes: ...
+    async def list_keys(self, agent: AgentId) -> list[str]: ...
+    async def scan_prefix(self, agent: AgentId, prefix: str) -> list[bytes]: ...
+    def replay(self, agent: AgentId, start_ts: int | None, end_ts: int | None) -> AsyncGenerator[list[bytes], None]: ...
+
+
+@frozen
+class Handlers:
+    """The handlers by the name of their call in the contract."""
+
+    unary: Mapping[str, UnaryHandler]
+    streams: Mapping[str, StreamHandler]
+
+
+def make_handlers(engine: EngineCalls, build: BuildVersion) -> Handlers:
+    """The handlers of one engine."""
+    calls = _Calls(engine, Requests(engine.limits), build)
+    return Handlers(
+        unary={
+            "Health": calls.health,
+            "Version": calls.version,
+            "BeginTransaction": calls.begin_transaction,
+            "Write": calls.write,
+            "Delete": calls.delete,
+            "Commit": calls.commit,
+            "Abort": calls.abort,
+            "GetState": calls.get_state,
+            "GetStateAtVersion": calls.get_state_at_version,
+            "ListKeys": calls.list_keys,
+            "ScanPrefix": calls.scan_prefix,
+        },
+        streams={"Replay": calls.replay},
+    )
+
+
+@frozen
+class _Calls:
+    engine: EngineCalls
+    requests: Requests
+    build: BuildVersion
+
+    def health(self, request: bytes) -> bytes:
+        self.requests.empty(request, pb.HealthRequest)
+        return pb.HealthResponse(status=self.engine.health()).SerializeToString()
+
+    def version(self, request: bytes) -> bytes:
+        self.requests.empty(request, pb.VersionRequest)
+        return pb.VersionResponse(version=self.build.version, git_sha=self.build.git_sha).SerializeToString()
+
+    def begin_transaction(self, request: bytes) -> bytes | Reply[bytes]:
+        reply = self.engine.begin(self.requests.begin(request))
+        return _encoded(reply, lambda txn_id: pb.BeginTransactionResponse(txn_id=txn_id).SerializeToString())
+
+    def write(self, request: bytes) -> bytes | Reply[bytes]:
+        write = self.requests.write(request)
+        return _encoded(self.engine.write(write.txn_id, write.agent, write.key, write.value), _empty)
+
+    def delete(self, request: bytes) -> bytes | Reply[bytes]:
+        delete = self.requests.delete(request)
+        return _encoded(self.engine.delete(delete.txn_id, delete.agent, delete.key), _empty)
+
+    def commit(self, request: bytes) -> bytes | Reply[bytes]:
+        reply = self.engine.commit(self.requests.commit(request))
+        return _encoded(reply, lambda commit_ts: pb.CommitResponse(commit_ts=commit_ts).SerializeToString())
+
+    def abort(self, request: bytes) -> bytes | Reply[bytes]:
+        return _encoded(self.engine.abort(self.requests.abort(request)), _empty)
+
+    def get_state(self, request: bytes) -> bytes:
+        return self.engine.get_state(*self.requests.get_state(request))
+
+    def get_state_at_version(self, request: bytes) -> bytes:
+        return self.engine.get_state_at_version(*self.requests.get_state_at_version(request))
+
+    def list_keys(self, request: bytes) -> Coroutine[Any, Any, bytes]:
+        agent = self.requests.list_keys(request)
+
+        async def listing() -> bytes:
+            keys = await self.engine.list_keys(agent)
+            return _bounded(pb.ListKeysResponse(keys=keys).SerializeToString())
+
+        return listing()
+
+    def scan_prefix(self, request: bytes) -> Coroutine[Any, Any, bytes]:
+        agent, prefix = self.requests.scan_prefix(request)
+
+        async def scan() -> bytes:
+            entries = await self.engine.scan_prefix(agent, prefix)
+            # The entries are encoded already; a field of the response is a tag and a length before each.
+            return _bounded(b"".join([piece for each in entries for piece in (_ENTRIES, varint(len(each)), each)]))
+
+        return scan()
+
+    def replay(self, request: bytes) -> AsyncGenerator[list[bytes], None]:
+        replay = self.requests.replay(request)
+        return self.engine.replay(replay.agent, replay.start_ts, replay.end_ts)
+
+
+def _empty(_: None) -> bytes:
+    return b""
+
+
+def _encoded(reply: Reply[T], encode: Callable[[T], bytes]) -> bytes | Reply[bytes]:
+    """The response of a reply: at once when it is settled (or its error is raised), else when it settles."""
+    if reply.settled:
+        return encode(reply.result())
+    response: Reply[bytes] = Reply()
+
+    def settle(settled: Reply[T]) -> None:
+        error = settled.error
+        if error is None:
+            response.succeed(encode(settled.result()))
+        else:
+            response.fail(error)
+
+    reply.then(settle)
+    return response
+
+
+def _bounded(response: bytes) -> bytes:
+    """An answer in one message is held in memory as a whole, here and by the client."""
+    if len(response) > RESPONSE_BYTES:
+        raise OverloadedError(
+            f"the answer is {len(response)} bytes, the limit is {RESPONSE_BYTES}: ask for a longer prefix",
+            details={"limit": str(RESPONSE_BYTES), "size": str(len(response))},
+        )
+    return response
