@@ -1,0 +1,192 @@
+"""The async client: `AsyncStatehouse`, under Trio or asyncio.
+
+    async with AsyncStatehouse("localhost:50051") as client:
+        async with await client.begin_transaction() as txn:
+            await txn.write("agent-1", "memory", {"fact": "the sky is blue"})
+        state = await client.get_state("agent-1", "memory")
+
+This is the client; `Statehouse` in sync_client.py is the same one, driven from threads.
+"""
+
+import datetime as dt
+from types import TracebackType
+from typing import Self, TypeVar
+
+from google.protobuf.message import Message
+
+from statehouse.client.address import parse_url
+from statehouse.client.async_transaction import AsyncTransaction
+from statehouse.client.formatting import event_lines
+from statehouse.client.replay import AsyncReplay
+from statehouse.client.types import Operation, ReplayEvent, StateResult
+from statehouse.client.values import from_struct
+from statehouse.rpc.contract import METHODS
+from statehouse.rpc.transport import CONNECT_TIMEOUT_S, TIMEOUT_S, MessageStream, Transport
+from statehouse.types import DEFAULT_NAMESPACE
+from statehouse.v1 import statehouse_pb2 as pb
+
+__all__ = ["AsyncStatehouse"]
+
+M = TypeVar("M", bound=Message)
+
+
+class AsyncStatehouse:
+    """A client of one daemon. Used as `async with AsyncStatehouse(...) as client`; any task may then call it.
+
+    `url` is `host:port`, `http://host:port` or `[ipv6]:port` (ValueError otherwise); nothing is connected
+    before the first call. `namespace` is what calls use that name none. `timeout_s` bounds each call and each
+    wait for an event of a replay, `connect_timeout_s` the making of a connection, both in seconds.
+
+    Every call raises StatehouseError: ConnectionError when the daemon cannot be reached, went away or did not
+    answer in time (the next call connects again), InvalidRequestError for a name or a value that the daemon
+    refuses, TransactionError and NotFoundError. Cancelling a call takes it back from the daemon if it can.
+    """
+
+    def __init__(
+        self,
+        url: str = "localhost:50051",
+        namespace: str = DEFAULT_NAMESPACE,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
+        self._url = url
+        self._address = parse_url(url)
+        self._namespace = namespace
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._transport = self._new_transport()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(url={self._url!r}, namespace={self._namespace!r})"
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._transport.__aexit__(kind, error, traceback)
+
+    async def close(self) -> None:
+        """Let the connection go; calls in flight, and all calls from here on, fail with ConnectionError."""
+        self._transport.close()
+
+    def forget_connection(self) -> None:
+        """Be as new, and leave what was open as it is. For the child of a fork: it is the parent's."""
+        self._transport = self._new_transport()
+
+    async def health(self) -> str:
+        """`ok` while the daemon serves reads and commits."""
+        return (await self.call("Health", pb.HealthRequest(), pb.HealthResponse)).status
+
+    async def version(self) -> tuple[str, str]:
+        """The daemon's version and the git commit it was built from."""
+        answer = await self.call("Version", pb.VersionRequest(), pb.VersionResponse)
+        return answer.version, answer.git_sha
+
+    async def begin_transaction(self, timeout_ms: int | None = None, namespace: str | None = None) -> AsyncTransaction:
+        """Open a transaction; it expires after `timeout_ms` milliseconds (the daemon's default: 30,000)."""
+        request = pb.BeginTransactionRequest(timeout_ms=timeout_ms)
+        answer = await self.call("BeginTransaction", request, pb.BeginTransactionResponse)
+        return AsyncTransaction(self, answer.txn_id, self._name(namespace))
+
+    async def get_state(self, agent_id: str, key: str, namespace: str | None = None) -> StateResult:
+        """The latest version of a key. A key that was never written, or was deleted, is no error."""
+        request = pb.GetStateRequest(namespace=self._name(namespace), agent_id=agent_id, key=key)
+        return _state(await self.call("GetState", request, pb.GetStateResponse))
+
+    async def get_state_at_version(
+        self, agent_id: str, key: str, version: int, namespace: str | None = None
+    ) -> StateResult:
+        """A key as it was at a version; `exists` False and version 0 when there is no such version."""
+        request = pb.GetStateAtVersionRequest(
+            namespace=self._name(namespace), agent_id=agent_id, key=key, version=version
+        )
+        return _state(await self.call("GetStateAtVersion", request, pb.GetStateAtVersionResponse))
+
+    async def list_keys(self, agent_id: str, namespace: str | None = None) -> list[str]:
+        """The agent's live keys, ascending by their UTF-8 bytes."""
+        request = pb.ListKeysRequest(namespace=self._name(namespace), agent_id=agent_id)
+        return list((await self.call("ListKeys", request, pb.ListKeysResponse)).keys)
+
+    async def scan_prefix(self, agent_id: str, prefix: str, namespace: str | None = None) -> list[StateResult]:
+        """The live keys that begin with `prefix`, with their values, ascending by their UTF-8 bytes."""
+        request = pb.ScanPrefixRequest(namespace=self._name(namespace), agent_id=agent_id, prefix=prefix)
+        answer = await self.call("ScanPrefix", request, pb.ScanPrefixResponse)
+        return [
+            StateResult(from_struct(entry.value), entry.version, entry.commit_ts, exists=True, key=entry.key)
+            for entry in answer.entries
+        ]
+
+    def replay(
+        self, agent_id: str, start_ts: int | None = None, end_ts: int | None = None, namespace: str | None = None
+    ) -> AsyncReplay[ReplayEvent]:
+        """The agent's events in commit order, as an async iterator; both ends are inclusive.
+
+        It ends with the newest commit at the time of the call, which is made when the first event is asked
+        for. Events come as they are read: memory stays flat however long the history. Leaving the loop early
+        ends the call.
+        """
+        name = self._name(namespace)
+        stream = self._replay_stream(name, agent_id, start_ts, end_ts)
+        return AsyncReplay(stream, lambda event: (_event(event, name, agent_id),))
+
+    replay_events = replay
+
+    def replay_pretty(
+        self,
+        agent_id: str,
+        start_ts: int | None = None,
+        end_ts: int | None = None,
+        namespace: str | None = None,
+        *,
+        verbose: bool = False,
+    ) -> AsyncReplay[str]:
+        """As `replay`, in lines for people: one for each operation; see `statehouse.client.formatting`."""
+        name = self._name(namespace)
+        stream = self._replay_stream(name, agent_id, start_ts, end_ts)
+        return AsyncReplay(stream, lambda event: event_lines(_event(event, name, agent_id), verbose=verbose))
+
+    async def call(
+        self, method_name: str, request: Message, answer_type: type[M], *, timeout_s: float | None = None
+    ) -> M:
+        """One call of the contract, message in and message out: what the methods above are made of."""
+        answer = await self._transport.unary(METHODS[method_name], request, timeout_s=timeout_s)
+        if not isinstance(answer, answer_type):
+            raise TypeError(f"{method_name} answers with {type(answer).__name__}, not {answer_type.__name__}")
+        return answer
+
+    def _new_transport(self) -> Transport:
+        host, port = self._address
+        return Transport(host, port, timeout_s=self._timeout_s, connect_timeout_s=self._connect_timeout_s)
+
+    def _replay_stream(self, namespace: str, agent_id: str, start_ts: int | None, end_ts: int | None) -> MessageStream:
+        request = pb.ReplayRequest(namespace=namespace, agent_id=agent_id, start_ts=start_ts, end_ts=end_ts)
+        return self._transport.stream(METHODS["Replay"], request)
+
+    def _name(self, namespace: str | None) -> str:
+        return self._namespace if namespace is None else namespace
+
+
+def _state(answer: pb.GetStateResponse | pb.GetStateAtVersionResponse) -> StateResult:
+    value = from_struct(answer.value) if answer.exists and answer.HasField("value") else None
+    return StateResult(value, answer.version, answer.commit_ts, answer.exists)
+
+
+def _event(event: pb.ReplayEvent, namespace: str, agent_id: str) -> ReplayEvent:
+    """What the daemon says about itself counts; a daemon that sends only the published fields says less."""
+    committed_at = event.committed_at.ToDatetime(dt.UTC) if event.HasField("committed_at") else None
+    operations = tuple(
+        Operation(each.key, from_struct(each.value) if each.HasField("value") else None, each.version)
+        for each in event.operations
+    )
+    return ReplayEvent(
+        event.txn_id,
+        event.commit_ts,
+        operations,
+        event.namespace or namespace or DEFAULT_NAMESPACE,
+        event.agent_id or agent_id,
+        committed_at,
+    )
