@@ -19,17 +19,18 @@ LINES_AT_MOST: Final = 350
 LONG_MODULES: Final[Mapping[str, str]] = {}
 """Modules that may be longer, each with the reason."""
 
-VOCABULARY: Final = ("statehouse.errors", "statehouse.limits", "statehouse.types")
+VOCABULARY: Final = ("statehouse.errors", "statehouse.limits", "statehouse.types", "statehouse.version")
 GENERATED: Final = ("statehouse.v1", "statehouse.storage.v1", "statehouse.rpc.v1")
 SETTINGS: Final = ("statehouse.setting_forms", "statehouse.settings", "statehouse.config")
 CLIENT_HALF_OF_RPC: Final = "statehouse.rpc.client_"
 
 # Package or module -> what of ours it may import besides itself; the longest name that fits a module decides.
 LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "statehouse": ("statehouse.client", "statehouse.errors", "statehouse.types"),
+    "statehouse": ("statehouse.client", "statehouse.errors", "statehouse.types", "statehouse.version"),
     "statehouse.errors": (),
     "statehouse.limits": (),
     "statehouse.types": (),
+    "statehouse.version": (),
     "statehouse.setting_forms": VOCABULARY,
     "statehouse.settings": (*VOCABULARY, "statehouse.setting_forms"),
     "statehouse.config": (*VOCABULARY, "statehouse.setting_forms", "statehouse.settings"),
