@@ -26,7 +26,7 @@ from statehouse.storage.log_format import (
     next_chain,
 )
 
-__all__ = ["Fault", "damaged", "evidence_of_sync"]
+__all__ = ["ADVICE", "Fault", "damaged", "evidence_of_sync"]
 
 _TRAILING_ZEROS: Final = 64
 """How many zero bytes at its end a payload may have for the search behind a bad record still to find it when it is the
@@ -37,7 +37,7 @@ _SEARCH_HASH_FACTOR: Final = 16
 """The search behind a bad record hashes at most this many times the bytes there, however a
 client arranged them."""
 
-_ADVICE: Final = "nothing was changed; keep a copy of the data directory and restore it from a backup"
+ADVICE: Final = "nothing was changed; keep a copy of the data directory and restore it from a backup"
 
 
 @frozen
@@ -53,7 +53,7 @@ def damaged(path: str, fault: Fault, why: str = "") -> StoreDamagedError:
     """The refusal of a fault, with file, offset, commit_ts and what to do."""
     because = f" ({why})" if why else ""
     return StoreDamagedError(
-        f"{path}: damaged at offset {fault.offset}, commit_ts {fault.commit_ts}: {fault.reason}{because}; {_ADVICE}",
+        f"{path}: damaged at offset {fault.offset}, commit_ts {fault.commit_ts}: {fault.reason}{because}; {ADVICE}",
         details={"file": path, "offset": str(fault.offset), "commit_ts": str(fault.commit_ts)},
     )
 

@@ -1,0 +1,98 @@
+"""Reading parts of the event log by pointer: one, or many at once.
+
+A pointer says which commit, where in its segment, how many bytes, and their CRC-32; the segment is found by commit_ts.
+Every byte that leaves here has passed its checksum. Safe from any thread: nothing is kept but open files.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+from zlib import crc32
+
+from statehouse.errors import StorageError, StoreDamagedError
+from statehouse.limits import READ_CHUNK_BYTES
+from statehouse.storage.log_damage import Fault, damaged
+from statehouse.storage.segments import SegmentReaders, segment_path
+
+__all__ = ["LogFetch", "Pointer"]
+
+Pointer: TypeAlias = tuple[int, int, int, int]
+"""commit_ts, offset in its segment, length, CRC-32."""
+
+_SPAN_PER_WANTED: Final = 4
+"""A span is read in one go while at least one byte in so many of it is wanted."""
+
+_NO_STOP: Final = 1 << 64
+
+
+class LogFetch:
+    """Reads by pointer from the segments that begin at `starts`: a list that its owner appends to."""
+
+    def __init__(self, readers: SegmentReaders, directory: str, starts: list[int]) -> None:
+        self._readers = readers
+        self._directory = directory
+        self._starts = starts
+
+    def read(self, commit_ts: int, offset: int, size: int, crc: int) -> bytes:
+        """One part of the log; raises StoreDamagedError, StorageError."""
+        first_ts, _ = self._bounds(commit_ts)
+        chunk = self._read_span(first_ts, commit_ts, offset, size)
+        if len(chunk) != size or crc32(chunk) != crc:
+            raise self._mismatch(first_ts, commit_ts, offset)
+        return chunk
+
+    def read_many(self, pointers: Sequence[Pointer]) -> list[bytes]:
+        """Many parts, in the order of the pointers. Quick when they ascend, as an agent's events do."""
+        found: list[bytes] = []
+        index, count = 0, len(pointers)
+        while index < count:
+            # Grow a span from here, as long as the next part is behind, near, and in the same segment ...
+            commit_ts, start, wanted, _ = pointers[index]
+            first_ts, stop_ts = self._bounds(commit_ts)
+            end = start + wanted
+            upto = index + 1
+            while upto < count:
+                next_ts, offset, length, _ = pointers[upto]
+                grown = offset + length - start
+                wanted += length
+                if (
+                    offset < end
+                    or grown > READ_CHUNK_BYTES
+                    or grown > _SPAN_PER_WANTED * wanted
+                    or not first_ts <= next_ts < stop_ts
+                ):
+                    break
+                end = offset + length
+                upto += 1
+            # ... then read it at once and take it apart.
+            span = self._read_span(first_ts, commit_ts, start, end - start)
+            for part_ts, offset, length, crc in pointers[index:upto]:
+                at = offset - start
+                part = span[at : at + length]
+                if crc32(part) != crc or len(part) != length:
+                    raise self._mismatch(first_ts, part_ts, offset)
+                found.append(part)
+            index = upto
+        return found
+
+    def _bounds(self, commit_ts: int) -> tuple[int, int]:
+        """The segment that holds `commit_ts`: its first commit_ts, and the next segment's."""
+        starts = self._starts
+        index = bisect_right(starts, commit_ts)
+        if not index:
+            raise StoreDamagedError(f"{self._directory}: no segment holds commit_ts {commit_ts}")
+        return starts[index - 1], starts[index] if index < len(starts) else _NO_STOP
+
+    def _read_span(self, first_ts: int, commit_ts: int, offset: int, size: int) -> bytes:
+        try:
+            return self._readers.read(first_ts, offset, size)
+        except FileNotFoundError as error:
+            path = segment_path(self._directory, first_ts)
+            raise damaged(path, Fault(offset, commit_ts, "the segment is missing")) from error
+        except OSError as error:
+            path = segment_path(self._directory, first_ts)
+            raise StorageError(f"{path}: cannot read commit_ts {commit_ts} at offset {offset}: {error}") from error
+
+    def _mismatch(self, first_ts: int, commit_ts: int, offset: int) -> StoreDamagedError:
+        reason = "the bytes there are not those that were written (their CRC-32 does not match)"
+        return damaged(segment_path(self._directory, first_ts), Fault(offset, commit_ts, reason))
