@@ -38,7 +38,7 @@ LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
     "statehouse.storage.v1": GENERATED,
     "statehouse.rpc.v1": GENERATED,
     "statehouse.storage": (*VOCABULARY, *GENERATED),
-    "statehouse.actors": (*VOCABULARY, *GENERATED, "statehouse.storage"),
+    "statehouse.actors": (*VOCABULARY, *GENERATED, "statehouse.settings", "statehouse.storage"),
     # The edge writes its answers in protobuf's encoding with the same few functions as the log.
     "statehouse.rpc": (*VOCABULARY, *GENERATED, "statehouse.actors", "statehouse.storage.wire"),
     "statehouse.client": (*VOCABULARY, *GENERATED, "statehouse.rpc"),
@@ -65,7 +65,14 @@ CONFINED: Final[Mapping[str, tuple[str, ...]]] = {
     "plyvel": ("statehouse.storage.leveldb_view",),
     "purerpc": ("statehouse.rpc",),
     "click": ("statehouse.cli",),
-    "trio": ("statehouse.actors", "statehouse.rpc", "statehouse.daemon", "statehouse.cli"),
+    # The synchronous client runs a loop of its own.
+    "trio": (
+        "statehouse.actors",
+        "statehouse.rpc",
+        "statehouse.daemon",
+        "statehouse.cli",
+        "statehouse.client.loop_thread",
+    ),
     "asyncio": ("statehouse.rpc.transport",),
 }
 
