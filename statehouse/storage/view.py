@@ -33,12 +33,13 @@ class ViewWriteError(ViewError):
     """A batch failed: whether it was applied is unknown. Drop the handle; never write through it again.
 
     `damaged` is true when the store refused the batch because it found its own files damaged: opening it
-    again will not help, rebuilding will.
+    again will not help, rebuilding will. `full` is true when the disk had no room for the batch.
     """
 
-    def __init__(self, message: str, *, damaged: bool = False) -> None:
+    def __init__(self, message: str, *, damaged: bool = False, full: bool = False) -> None:
         super().__init__(message)
         self.damaged = damaged
+        self.full = full
 
 
 class ViewUnavailableError(ViewError):
