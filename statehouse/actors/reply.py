@@ -8,7 +8,6 @@ was cancelled has merely stopped waiting; what it asked for goes on.
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
-import outcome
 import trio
 
 T = TypeVar("T")
@@ -20,60 +19,64 @@ class Reply(Generic[T]):
     All methods belong to the event loop's thread.
     """
 
-    __slots__ = ("_callback", "_outcome")
+    __slots__ = ("_callback", "_error", "_settled", "_value")
 
     def __init__(self) -> None:
-        self._outcome: outcome.Outcome[T] | None = None
+        self._settled = False
+        self._value: T | None = None
+        self._error: Exception | None = None
         self._callback: Callable[[Reply[T]], None] | None = None
 
     @classmethod
     def of(cls, value: T) -> "Reply[T]":
         """A reply that is settled with a value from the start."""
         reply: Reply[T] = cls()
-        reply._outcome = outcome.Value(value)
+        reply.succeed(value)
         return reply
 
     @classmethod
     def failed(cls, error: Exception) -> "Reply[T]":
         """A reply that is settled with an error from the start."""
         reply: Reply[T] = cls()
-        reply._outcome = outcome.Error(error)
+        reply.fail(error)
         return reply
 
     @property
     def settled(self) -> bool:
         """Whether the outcome is known."""
-        return self._outcome is not None
+        return self._settled
 
     @property
     def error(self) -> Exception | None:
         """The error of a settled reply, or None."""
-        if isinstance(self._outcome, outcome.Error):
-            return cast("Exception", self._outcome.error)
-        return None
+        return self._error
 
     def result(self) -> T:
         """The value of a settled reply; raises its error. A RuntimeError when nothing is known yet."""
-        if self._outcome is None:
+        if not self._settled:
             raise RuntimeError("the reply is not settled")
-        if isinstance(self._outcome, outcome.Error):
-            raise self._outcome.error
-        return cast("outcome.Value[T]", self._outcome).value
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
 
     def succeed(self, value: T) -> None:
         """Settle with a value."""
-        self._settle(outcome.Value(value))
+        if not self._settled:
+            self._value = value
+            self._settle()
 
     def fail(self, error: Exception) -> None:
         """Settle with an error."""
-        self._settle(outcome.Error(error))
+        if not self._settled:
+            self._error = error
+            self._settle()
 
     def then(self, callback: Callable[["Reply[T]"], None]) -> None:
         """Call `callback` with this reply as soon as it is settled: at once, if it is.
 
         The callback runs in the turn of whoever settles: it must be short, and must not raise.
         """
-        if self._outcome is not None:
+        if self._settled:
             callback(self)
         elif self._callback is not None:
             raise RuntimeError("somebody waits for this reply already")
@@ -82,7 +85,7 @@ class Reply(Generic[T]):
 
     async def wait(self) -> T:
         """Wait for the outcome; a checkpoint. Cancelling ends the wait, not the work."""
-        if self._outcome is not None:
+        if self._settled:
             await trio.lowlevel.checkpoint()
             return self.result()
         task = trio.lowlevel.current_task()
@@ -95,10 +98,8 @@ class Reply(Generic[T]):
         await trio.lowlevel.wait_task_rescheduled(abort)
         return self.result()
 
-    def _settle(self, result: outcome.Outcome[T]) -> None:
-        if self._outcome is not None:
-            return
-        self._outcome = result
+    def _settle(self) -> None:
+        self._settled = True
         callback, self._callback = self._callback, None
         if callback is not None:
             callback(self)

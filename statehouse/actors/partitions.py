@@ -1,0 +1,223 @@
+"""The resident partitions live here and nowhere else: started on demand, passivated when idle, restarted after a bug.
+
+At most a configured number is resident. The least recently used one that has nothing pending makes room; a
+partition has no state that is not in the view once its commits are durable, so passivating loses nothing.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from statehouse.actors.actor import Actor
+from statehouse.actors.messages import Leg, Prepare
+from statehouse.actors.partition import PartitionMachine
+from statehouse.actors.reply import Reply
+from statehouse.actors.supervisor import Supervisor
+from statehouse.errors import InternalError, OverloadedError, UnavailableError
+from statehouse.limits import PARTITION_IDLE_S, PARTITION_MAILBOX_MESSAGES, PARTITION_RESTART_S
+from statehouse.storage.commit import PreparedSection
+from statehouse.types import AgentId
+
+__all__ = ["Partition", "Partitions"]
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Partition:
+    """The handle of one resident partition."""
+
+    def __init__(self, agent: AgentId, machine: Callable[[], PartitionMachine], crashed: "Crashed") -> None:
+        self.agent = agent
+        self.used_s = 0.0
+        self.crashed_s: float | None = None
+        self._new_machine = machine
+        self._machine = machine()
+        self._actor: Actor[Prepare] = Actor(
+            f"partition {agent.namespace}/{agent.agent_id}",
+            self._turn,
+            mailbox_messages=PARTITION_MAILBOX_MESSAGES,
+            crashed=lambda message, error: crashed(self, message, error),
+        )
+
+    @property
+    def name(self) -> str:
+        """For logs and errors."""
+        return self._actor.name
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost if the partition ended now."""
+        return self._actor.idle and not self._machine.pending_commits
+
+    @property
+    def state(self) -> dict[str, object]:
+        """A summary for the log."""
+        return {"partition": self.name, "pending_commits": self._machine.pending_commits}
+
+    def prepare(self, txn_id: str, leg: Leg, *, hold: bool = False) -> Reply[PreparedSection]:
+        """Prepare one leg of a transaction; with `hold`, take no other until `release`."""
+        message = Prepare(txn_id, leg, hold)
+        self._actor.send(message)
+        return message.reply
+
+    def release(self) -> None:
+        """End the hold of a `prepare`."""
+        self._actor.release()
+
+    def durable(self, section: PreparedSection, commit_ts: int) -> None:
+        """A prepared section is in the log and in the view."""
+        self._machine.durable(section, commit_ts)
+
+    def forget_pending(self) -> None:
+        """Everything pending has failed."""
+        self._machine.forget_pending()
+
+    def pause(self) -> None:
+        """Take nothing until `restart`."""
+        self._actor.hold()
+
+    def restart(self) -> None:
+        """Begin again from the view; what waits in the mailbox is handled then."""
+        self._machine = self._new_machine()
+        self._actor.release()
+
+    async def run(self) -> None:
+        """The partition's task."""
+        await self._actor.run()
+
+    def close(self, reason: str) -> None:
+        """End the task; what waits fails."""
+        self._actor.close(reason)
+
+    def _turn(self, message: Prepare) -> None:
+        section = self._machine.prepare(message)
+        if message.hold:
+            self._actor.hold()
+        message.reply.succeed(section)
+
+
+Crashed = Callable[[Partition, Prepare, Exception], InternalError]
+
+
+class Partitions:
+    """The partitions' supervisor and directory.
+
+    `machine(agent)` makes a partition's machine from the view; `barrier()` is the sequencer's.
+    """
+
+    def __init__(
+        self,
+        machine: Callable[[AgentId], PartitionMachine],
+        barrier: Callable[[], Reply[None]],
+        supervisor: Supervisor,
+        *,
+        max_resident: int,
+    ) -> None:
+        self._machine = machine
+        self._barrier = barrier
+        self._supervisor = supervisor
+        self.max_resident = max_resident
+        self._resident: OrderedDict[AgentId, Partition] = OrderedDict()
+        self._nursery: trio.Nursery | None = None
+        self.failures = 0
+        """How often everything pending was forgotten: a commit in preparation compares it before it goes on."""
+
+    def of(self, agent: AgentId) -> Partition:
+        """The agent's partition, started if it is not resident. OverloadedError when all that are have work."""
+        partition = self._resident.get(agent)
+        if partition is None:
+            partition = self._start(agent)
+        else:
+            self._resident.move_to_end(agent)
+        partition.used_s = trio.current_time()
+        return partition
+
+    def __len__(self) -> int:
+        return len(self._resident)
+
+    def forget_pending(self) -> None:
+        """An append has failed, and with it everything that any partition has pending."""
+        self.failures += 1
+        for partition in self._resident.values():
+            if not partition.idle:
+                partition.forget_pending()
+
+    def restart(self, partition: Partition) -> None:
+        """Have a partition begin again from the view, without what it has prepared and not sent.
+
+        It takes nothing until its commits that are in line have settled.
+        """
+        partition.pause()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._restart, partition)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """The nursery of the partitions' tasks, and the sweep that passivates those that are idle, around a block."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._sweep)
+            yield
+            self._close()
+            nursery.cancel_scope.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(PARTITION_IDLE_S / 4)
+            self._passivate_idle(trio.current_time() - PARTITION_IDLE_S)
+
+    def _close(self) -> None:
+        """End every partition; what waits in their mailboxes fails, and has not happened."""
+        self._nursery = None
+        for partition in self._resident.values():
+            partition.close("the daemon is stopping")
+        self._resident.clear()
+
+    def _start(self, agent: AgentId) -> Partition:
+        if self._nursery is None:
+            raise UnavailableError("the daemon is stopping")
+        if len(self._resident) >= self.max_resident:
+            self._make_room()
+        partition = self._resident[agent] = Partition(agent, lambda: self._machine(agent), self._crashed)
+        self._nursery.start_soon(partition.run, name=partition.name)
+        return partition
+
+    def _make_room(self) -> None:
+        for agent, partition in self._resident.items():
+            if partition.idle:
+                self._passivate(agent)
+                return
+        raise OverloadedError(
+            f"all {len(self._resident)} resident partitions have commits pending; try again later",
+            details={"limit": str(self.max_resident)},
+        )
+
+    def _passivate_idle(self, unused_since_s: float) -> None:
+        late = [
+            agent
+            for agent, partition in self._resident.items()
+            if partition.used_s <= unused_since_s and partition.idle
+        ]
+        for agent in late:
+            self._passivate(agent)
+
+    def _passivate(self, agent: AgentId) -> None:
+        self._resident.pop(agent).close("passivated")
+
+    def _crashed(self, partition: Partition, message: Prepare, error: Exception) -> InternalError:
+        reported = self._supervisor.bug(error, last_message=repr(message), **partition.state)
+        now_s = trio.current_time()
+        if partition.crashed_s is not None and now_s - partition.crashed_s < PARTITION_RESTART_S:
+            self._supervisor.escalate(error)
+        else:
+            self.restart(partition)
+        partition.crashed_s = now_s
+        return reported
+
+    async def _restart(self, partition: Partition) -> None:
+        # Its commits that are in line already count on versions that only the old machine knows: let them settle.
+        await self._barrier().wait()
+        partition.restart()

@@ -1,0 +1,129 @@
+"""Folding the log into a view: what recovery and a view that was reopened do with the records they are behind.
+
+A batch is the work of many records and the watermark behind them, so that at every moment the view is exactly
+the fold of the log up to its watermark.
+"""
+
+from contextlib import closing
+from typing import Final
+
+from statehouse.errors import StoreDamagedError
+from statehouse.storage import keys
+from statehouse.storage.commit import AgentCounters, outcome_key, section_writes, watermark
+from statehouse.storage.event_log import LogRecordAt
+from statehouse.storage.section import SectionOperation, committed_at_ns, sections_of, walk_section
+from statehouse.storage.stored_value import exists_of, outcome
+from statehouse.storage.view import View
+from statehouse.storage.wire import WireError
+from statehouse.types import AgentId
+
+BATCH_WRITES: Final = 8_192
+BATCH_PREFIXES: Final = 4_096
+"""Agents whose column prefix and counters are kept at hand within a batch."""
+
+
+class LogFolder:
+    """Folds records, in order, into a view that has applied exactly those before them."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._writes: dict[bytes, bytes | None] = {}
+        self._counters: dict[bytes, AgentCounters] = {}
+        self._prefixes: dict[AgentId, bytes] = {}
+        self._outcomes = OutcomeWindow(view)
+        self._newest: LogRecordAt | None = None
+        self.records = 0
+        """How many were folded."""
+
+    def add(self, record: LogRecordAt) -> None:
+        """Fold one record; it is in the view when the batch is full, or at `flush`.
+
+        Raises StoreDamagedError when the record is whole but is not what this store writes, and what
+        `View.apply` raises.
+        """
+        try:
+            self._fold(record)
+        except WireError as error:
+            raise StoreDamagedError(
+                f"the record of commit_ts {record.commit_ts}, in segment {record.placement.segment} at offset "
+                f"{record.placement.offset}, is not a transaction: {error}"
+            ) from error
+        self._newest = record
+        self.records += 1
+        if len(self._writes) >= BATCH_WRITES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Apply what is folded and not yet in the view."""
+        record, self._newest = self._newest, None
+        if record is None:
+            return
+        first, last = sections_of(record.payload)[0]
+        time_ns = committed_at_ns(record.payload[first:last])
+        self._writes[keys.WATERMARK_KEY] = watermark(record.commit_ts, record.chain, time_ns)
+        self._view.apply(self._writes.items())
+        self._writes.clear()
+        self._counters.clear()
+        if len(self._prefixes) > BATCH_PREFIXES:
+            self._prefixes.clear()
+        self._outcomes.advance(record.commit_ts)
+
+    def _fold(self, record: LogRecordAt) -> None:
+        payload, commit_ts = record.payload, record.commit_ts
+        txn_id = ""
+        for first, last in sections_of(payload):
+            section = payload[first:last]
+            agent, txn_id, stamped_ts, operations = walk_section(section)
+            if stamped_ts != commit_ts:
+                raise WireError(f"a section says commit_ts {stamped_ts}")
+            if not agent.agent_id:
+                continue
+            prefix = self._prefixes.get(agent)
+            if prefix is None:
+                prefix = self._prefixes[agent] = keys.agent_prefix(agent)
+            before = self._counters.get(prefix)
+            if before is None:
+                before = AgentCounters.unpack(self._view.get(keys.meta_key(prefix)))
+            live_keys = self._live_keys_gained(prefix, operations)
+            counters = before.plus(operations=len(operations), live_keys=live_keys)
+            counters = self._counters[prefix] = counters.at(before.first_commit_ts or commit_ts, commit_ts)
+            section_writes(self._writes, prefix, section, operations, record.placement.offset + first, counters)
+        if not txn_id:
+            raise WireError("no transaction id")
+        self._writes[outcome_key(commit_ts, txn_id)] = outcome(commit_ts)
+
+    def _live_keys_gained(self, prefix: bytes, operations: list[SectionOperation]) -> int:
+        """By how much the operations change the number of live keys; each key counts from its latest state."""
+        gained = 0
+        exists: dict[bytes, bool] = {}
+        for key, version, value_offset, _ in operations:
+            was = exists.get(key)
+            if was is None:
+                was = version > 1 and self._exists(keys.state_key(prefix, key))
+            exists[key] = value_offset is not None
+            gained += exists[key] - was
+        return gained
+
+    def _exists(self, state_key: bytes) -> bool:
+        stored = self._writes.get(state_key) or self._view.get(state_key)
+        return stored is not None and exists_of(stored)
+
+
+class OutcomeWindow:
+    """Keeps the outcomes of recent transactions down to the buckets that are kept."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._first_bucket = 0
+
+    def advance(self, head_commit_ts: int) -> None:
+        """Forget what is too old now that this is the newest commit. Raises what `View.apply` raises."""
+        oldest_kept = keys.kept_outcome_buckets(head_commit_ts)[-1]
+        if oldest_kept <= self._first_bucket:
+            return
+        # Buckets that were forgotten before are not scanned again: they are full of LevelDB's own tombstones.
+        with closing(self._view.scan(*keys.outcome_range(self._first_bucket, oldest_kept - 1))) as rows:
+            late = [(key, None) for key, _ in rows]
+        if late:
+            self._view.apply(late)
+        self._first_bucket = oldest_kept

@@ -1,0 +1,244 @@
+"""Opening a store: check the log, find a view that can be trusted, bring it up to the log, serve.
+
+The candidates for the view, in order: the one that is there; the newest good snapshot, loaded into a new view;
+an empty one. Each is a fold of the log up to its watermark, or it is not used: the log is opened with that
+watermark as the point last known good, and refuses it when its chain says otherwise. A view that cannot be
+trusted is set aside and named; the log, which is the truth, is never set aside: what is wrong with it beyond a
+torn tail is refused.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from attrs import frozen
+
+from statehouse.errors import DiskFullError, NewerFormatError, StorageError
+from statehouse.limits import SEGMENT_BYTES
+from statehouse.storage.commit import FORMAT_VERSION
+from statehouse.storage.disk import Disk
+from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, TailCut, ViewDisagreesError
+from statehouse.storage.folding import LogFolder
+from statehouse.storage.keys import WATERMARK_KEY
+from statehouse.storage.snapshots import SnapshotDamagedError, list_snapshots, load_snapshot
+from statehouse.storage.snapshot_keeper import SnapshotKeeper
+from statehouse.storage.store import Store
+from statehouse.storage.v1.log_pb2 import Watermark
+from statehouse.storage.view import View, ViewDamagedError, ViewError, ViewWriteError
+from statehouse.storage.view_home import ViewHome
+
+__all__ = ["OpenedStore", "Recovery", "RecoveryReporter", "StorePlace", "StoreSettings", "open_store"]
+
+Source = Literal["view", "snapshot", "log"]
+
+
+@frozen(kw_only=True)
+class StoreSettings:
+    """How a store is opened and kept."""
+
+    fsync: bool = True
+    segment_bytes: int = SEGMENT_BYTES
+    max_bytes: int = 0
+    """Of the whole log; 0: as much as the disk holds."""
+    verify_all: bool = False
+    """Check every record at open, not only those from the segment of the view's watermark on."""
+    snapshot_interval: int = 0
+    """In commits; 0 writes none."""
+    snapshots_keep: int = 2
+
+
+@frozen(kw_only=True)
+class Recovery:
+    """What opening the store did."""
+
+    source: Source
+    """What the view was brought up from."""
+    head_ts: int
+    applied: int
+    """Records of the log that the view did not have."""
+
+
+class RecoveryReporter:
+    """Told what recovery finds and how far it is. This one is silent; override what matters."""
+
+    def tail_cut(self, cut: TailCut) -> None:
+        """The log ended in a torn record, which was cut."""
+
+    def view_set_aside(self, reason: str, where: str | None) -> None:
+        """The view, or a snapshot, cannot be used."""
+
+    def progress(self, applied: int, commit_ts: int) -> None:
+        """The view has caught up to `commit_ts`. Called every few thousand records."""
+
+
+PROGRESS_RECORDS = 4_096
+
+
+@frozen
+class StorePlace:
+    """Where the parts of a store are."""
+
+    disk: Disk
+    log_directory: str
+    snapshot_directory: str
+    view: ViewHome
+
+
+@frozen
+class OpenedStore:
+    """A store that serves, its snapshots, and how it was opened."""
+
+    store: Store
+    snapshots: SnapshotKeeper
+    recovery: Recovery
+
+
+def open_store(
+    place: StorePlace,
+    *,
+    settings: StoreSettings,
+    new_store_id: Callable[[], bytes],
+    reporter: RecoveryReporter,
+) -> OpenedStore:
+    """Open the log and a view of it. Blocks until the view has applied the whole log.
+
+    Raises StoreDamagedError when the log is damaged, and DiskFullError or StorageError when the disk refuses.
+    """
+    for source, view in _candidates(place, reporter):
+        known_good = _watermark(view)
+        folder = LogFolder(view)
+        follow = _Follower(folder, reporter)
+        try:
+            log = EventLog.open(
+                place.disk,
+                place.log_directory,
+                segment_bytes=settings.segment_bytes,
+                max_bytes=settings.max_bytes,
+                known_good=None if known_good is None else LogHead(known_good.commit_ts, known_good.chain),
+                verify_all=settings.verify_all,
+                fsync=settings.fsync,
+                report=reporter.tail_cut,
+                new_store_id=new_store_id,
+                on_record=follow,
+            )
+            folder.flush()
+        except (ViewDisagreesError, ViewDamagedError) as error:
+            view.close()
+            reporter.view_set_aside(str(error), place.view.set_aside())
+            continue
+        except ViewError as error:
+            view.close()
+            raise _not_applied(error) from error
+        except Exception:
+            view.close()
+            raise
+        newest = _watermark(view)
+        store = Store(
+            log,
+            view,
+            committed_at_ns=0 if newest is None else newest.committed_at_ns,
+            reopen_view=lambda failed: _reopen(place, reporter, log, failed),
+        )
+        snapshots = SnapshotKeeper(
+            place.disk,
+            place.snapshot_directory,
+            store,
+            interval_commits=settings.snapshot_interval,
+            keep=settings.snapshots_keep,
+        )
+        recovery = Recovery(source=source, head_ts=log.head.commit_ts, applied=folder.records)
+        return OpenedStore(store, snapshots, recovery)
+    raise StorageError("an empty view could not be opened")
+
+
+def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple[Source, View]]:
+    """The views to try, each opened when it is asked for; the one before it was closed and set aside."""
+    try:
+        view = place.view.find()
+    except ViewDamagedError as error:
+        reporter.view_set_aside(str(error), place.view.set_aside())
+        view = None
+    if view is not None:
+        if view.get(WATERMARK_KEY) is not None:
+            yield "view", view
+        else:
+            view.close()
+            reporter.view_set_aside("the view has no watermark", place.view.set_aside())
+    for path in list_snapshots(place.disk, place.snapshot_directory):
+        view = place.view.make()
+        try:
+            load_snapshot(place.disk, path, view.apply)
+        except SnapshotDamagedError as error:
+            view.close()
+            reporter.view_set_aside(str(error), None)
+            place.view.set_aside()
+        else:
+            yield "snapshot", view
+    yield "log", place.view.make()
+
+
+def _reopen(place: StorePlace, reporter: RecoveryReporter, log: EventLog, failed: View) -> View:
+    """Open a view anew after a batch failed, and bring it up to the log: nothing else may be written meanwhile."""
+    failed.close()
+    for _, view in _candidates(place, reporter):
+        try:
+            _catch_up(view, log)
+        except (ViewDisagreesError, ViewDamagedError) as error:
+            view.close()
+            reporter.view_set_aside(str(error), place.view.set_aside())
+        except ViewError:
+            view.close()
+            raise
+        else:
+            return view
+    raise StorageError("an empty view could not be opened")
+
+
+def _catch_up(view: View, log: EventLog) -> None:
+    """Fold what the log has and the view has not.
+
+    The batch that failed may be in the view after all: then it is ahead of the log, which no longer has it.
+    """
+    watermark = _watermark(view)
+    known_ts = 0 if watermark is None else watermark.commit_ts
+    if known_ts > log.head.commit_ts:
+        raise ViewDisagreesError(f"the view has commit_ts {known_ts}, the log ends at {log.head.commit_ts}")
+    folder = LogFolder(view)
+    for record in log.records(after=max(known_ts - 1, 0)):
+        if watermark is not None and record.commit_ts == known_ts:
+            if record.chain != watermark.chain:
+                raise ViewDisagreesError(f"the view has another commit {known_ts} than the log")
+        else:
+            folder.add(record)
+    folder.flush()
+
+
+class _Follower:
+    """Folds what the log gives it, and says how far it is."""
+
+    def __init__(self, folder: LogFolder, reporter: RecoveryReporter) -> None:
+        self._folder = folder
+        self._reporter = reporter
+
+    def __call__(self, record: LogRecordAt) -> None:
+        self._folder.add(record)
+        if self._folder.records % PROGRESS_RECORDS == 0:
+            self._reporter.progress(self._folder.records, record.commit_ts)
+
+
+def _watermark(view: View) -> Watermark | None:
+    packed = view.get(WATERMARK_KEY)
+    if packed is None:
+        return None
+    watermark = Watermark.FromString(packed)
+    if watermark.format_version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"the view was written by a newer Statehouse: format {watermark.format_version}, this one reads "
+            f"{FORMAT_VERSION}; start that one, or move the folder `state` aside to have it rebuilt"
+        )
+    return watermark
+
+
+def _not_applied(error: ViewError) -> StorageError:
+    if isinstance(error, ViewWriteError) and error.full:
+        return DiskFullError("the disk is full: the view could not be brought up to the log")
+    return StorageError(f"the view could not be brought up to the log: {error}")
