@@ -6,17 +6,16 @@ The commit is what `STATEHOUSE_GIT_SHA` says (a packager sets it), else what a c
 
 import re
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
-import statehouse
+from statehouse import version
+from statehouse.version import GIT_SHA_VARIABLE, VERSION
 
-__all__ = ["GIT_SHA_VARIABLE", "UNKNOWN", "BuildVersion", "build_version"]
+__all__ = ["UNKNOWN", "BuildVersion", "build_version", "checkout_sha"]
 
-GIT_SHA_VARIABLE: Final = "STATEHOUSE_GIT_SHA"
 UNKNOWN: Final = "unknown"
 
 _SHA: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -32,12 +31,8 @@ class BuildVersion:
 
 def build_version(environment: Mapping[str, str]) -> BuildVersion:
     """Find the version out; reads a few small files. Never raises: what cannot be found is UNKNOWN."""
-    try:
-        version = metadata.version("statehouse")
-    except metadata.PackageNotFoundError:
-        version = UNKNOWN
     given = environment.get(GIT_SHA_VARIABLE)
-    return BuildVersion(version, given or checkout_sha(Path(statehouse.__file__).parent.parent))
+    return BuildVersion(VERSION, given or checkout_sha(Path(version.__file__).parent.parent))
 
 
 def checkout_sha(root: Path) -> str:

@@ -34,7 +34,7 @@ from statehouse.errors import (
 )
 from statehouse.v1 import statehouse_pb2
 
-__all__ = ["TABLE", "TRAILER_NAME", "GrpcStatus", "Row", "EncodedError", "decode_error", "encode_error", "row_of"]
+__all__ = ["TABLE", "TRAILER_NAME", "EncodedError", "GrpcStatus", "Row", "decode_error", "encode_error", "row_of"]
 
 TRAILER_NAME: Final = "statehouse-error-bin"
 
@@ -92,7 +92,7 @@ TABLE: Final = (
     Row(UnavailableError, ErrorCode.INTERNAL_ERROR, GrpcStatus.UNAVAILABLE),
     Row(InternalError, ErrorCode.INTERNAL_ERROR, GrpcStatus.INTERNAL),
     Row(ConnectionError, ErrorCode.UNKNOWN, GrpcStatus.UNAVAILABLE),
-    Row(StatehouseError, ErrorCode.UNKNOWN, GrpcStatus.UNKNOWN),
+    Row(StatehouseError, ErrorCode.UNKNOWN, GrpcStatus.UNKNOWN, public=False),
 )
 
 # What a status means when no trailer explains it.

@@ -1,0 +1,48 @@
+"""What becomes of an exception that a call raised: what its client is told, and what only the log is told.
+
+An error that is meant for clients goes out as it is. Anything else is a bug, or names what is nobody's
+business outside (a file, an offset): the client gets the message `internal error <id>`, and the log has the
+same id beside the whole of it.
+"""
+
+import secrets
+from collections.abc import Callable
+
+import structlog
+
+from statehouse.errors import InternalError, StatehouseError, UnavailableError
+from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error, row_of
+
+__all__ = ["deadline_passed", "encode_failure", "shutting_down"]
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def _new_error_id() -> str:
+    return secrets.token_hex(8)
+
+
+def encode_failure(error: Exception, call: str, new_error_id: Callable[[], str] = _new_error_id) -> EncodedError:
+    """The wire form of what `call` (the name of a method) raised; logs what the client must not see."""
+    status = None
+    if isinstance(error, StatehouseError):
+        row = row_of(error)
+        if row.public:
+            return encode_error(error)
+        status = row.status
+    error_id = new_error_id()
+    log.error("call failed", call=call, error_id=error_id, exc_info=error)
+    code = error.code if isinstance(error, StatehouseError) else None
+    message = InternalError(f"internal error {error_id}", code=code, details={"error_id": error_id})
+    return encode_error(message, status=status)
+
+
+def deadline_passed() -> EncodedError:
+    """For a call that took longer than the `grpc-timeout` its client had set."""
+    message = "the call's deadline has passed; its outcome is unknown"
+    return encode_error(StatehouseError(message), status=GrpcStatus.DEADLINE_EXCEEDED)
+
+
+def shutting_down() -> UnavailableError:
+    """For calls that come while the daemon stops, and those that its grace time was too short for."""
+    return UnavailableError("the daemon is shutting down")
