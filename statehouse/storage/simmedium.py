@@ -83,10 +83,10 @@ class DirectoryOnMedium:
 
     entries: dict[str, Node] = field(factory=dict)
     synced: dict[str, Node] = field(factory=dict)
-    changes: list[tuple[str | None, str | None, Node | None]] = field(factory=list)
+    changes: list[tuple[str | None, str | None, "Node | None"]] = field(factory=list)
     """Since the last sync, in order: the name that went, the name that came, and what it names."""
 
-    def change(self, gone: str | None, come: str | None, node: Node | None) -> None:
+    def change(self, gone: str | None, come: str | None, node: "Node | None") -> None:
         self.changes.append((gone, come, node))
         _apply(self.entries, gone, come, node)
 
@@ -110,7 +110,7 @@ class DirectoryOnMedium:
         return DirectoryOnMedium(entries, dict(entries))
 
 
-def _apply(entries: dict[str, Node], gone: str | None, come: str | None, node: Node | None) -> None:
+def _apply(entries: dict[str, Node], gone: str | None, come: str | None, node: "Node | None") -> None:
     if gone is not None:
         entries.pop(gone, None)
     if come is not None and node is not None:
