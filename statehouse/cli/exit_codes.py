@@ -6,11 +6,17 @@ from typing import Final
 from statehouse.errors import (
     AddressError,
     ConfigError,
+    ConnectionError,
     DataDirectoryError,
     DataDirectoryHeldError,
+    InvalidRequestError,
     LogPoisonedError,
+    NotFoundError,
+    OverloadedError,
+    StatehouseError,
     StorageError,
     StoreDamagedError,
+    TransactionError,
 )
 
 
@@ -35,6 +41,7 @@ class ControlExit(IntEnum):
     UNREACHABLE = 3
     REFUSED = 4
     DAEMON_FAILED = 5
+    BUG = 70
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -56,6 +63,7 @@ CONTROL_EXIT_TEXTS: Final = {
     ControlExit.UNREACHABLE: "the daemon cannot be reached, went away, or cannot serve now",
     ControlExit.REFUSED: "the daemon refused the request: malformed, or over a limit",
     ControlExit.DAEMON_FAILED: "the daemon failed: its disk, its store, or a bug",
+    ControlExit.BUG: "a bug in statehousectl",
     ControlExit.INTERRUPTED: "interrupted (Ctrl-C)",
     ControlExit.BROKEN_PIPE: "whoever read the output stopped reading",
 }
@@ -82,6 +90,20 @@ def daemon_exit_for(error: BaseException) -> DaemonExit:
         codes = {daemon_exit_for(member) for member in error.exceptions}
         return DaemonExit.BUG if DaemonExit.BUG in codes else max(codes)
     return next((code for kind, code in _DAEMON_EXITS if isinstance(error, kind)), DaemonExit.BUG)
+
+
+_CONTROL_EXITS: Final = (
+    (NotFoundError, ControlExit.NEGATIVE),
+    (ConnectionError, ControlExit.UNREACHABLE),
+    (InvalidRequestError, ControlExit.REFUSED),
+    (OverloadedError, ControlExit.REFUSED),
+    (TransactionError, ControlExit.REFUSED),
+)
+
+
+def control_exit_for(error: StatehouseError) -> ControlExit:
+    """The exit code for an error that a call ended with."""
+    return next((code for kind, code in _CONTROL_EXITS if isinstance(error, kind)), ControlExit.DAEMON_FAILED)
 
 
 def documented(texts: dict[DaemonExit, str] | dict[ControlExit, str]) -> str:

@@ -1,0 +1,101 @@
+"""The command `statehousectl`: ask a running daemon, from a terminal or a script.
+
+Every failure is one line on stderr and an exit code of `ControlExit`; answers go to stdout, and nothing
+else does. Colour is for terminals only (and not when NO_COLOR is set).
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from statehouse.cli.ctl_connection import Target, target_options
+from statehouse.cli.ctl_daemon import health, version
+from statehouse.cli.ctl_events import replay, tail
+from statehouse.cli.ctl_output import CommandEnd
+from statehouse.cli.ctl_state import dump, get, inspect, keys
+from statehouse.cli.exit_codes import CONTROL_EXIT_TEXTS, ControlExit, control_exit_for, documented
+from statehouse.errors import StatehouseError
+from statehouse.version import VERSION
+
+_EPILOG: Final = f"""\b
+Exit codes:
+{documented(CONTROL_EXIT_TEXTS)}
+
+\b
+Examples:
+  statehousectl health
+  statehousectl get agent-7 plan/current
+  statehousectl --address db:50051 replay agent-7 --json | jq .commit_ts
+  statehousectl inspect agent-7 plan/current -n 5
+"""
+
+
+@click.group(
+    "statehousectl",
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@target_options(fallback=True)
+@click.version_option(VERSION, prog_name="statehousectl", message="%(prog)s %(version)s")
+@click.pass_context
+def command(context: click.Context, address: str, namespace: str) -> None:
+    """Ask a running Statehouse daemon about its agents' state and events.
+
+    Answers go to stdout, one line on stderr says what went wrong. --json is for programs; every command
+    has its own --help.
+    """
+    context.obj = Target(address, namespace)
+
+
+for _command in (health, version, get, keys, replay, tail, dump, inspect):
+    command.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit the process; `arguments` default to the command line's."""
+    sys.exit(exit_code_of(arguments))
+
+
+def exit_code_of(arguments: Sequence[str] | None) -> int:
+    """Run one command; the exit code for how it went."""
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    try:
+        # Not command.main, which has exits of its own for a broken pipe and for Ctrl-C.
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        with command.make_context("statehousectl", given, color=color) as context:
+            command.invoke(context)
+        sys.stdout.flush()  # so that a broken pipe shows here, and not while the interpreter ends
+    except click.exceptions.Exit as end:  # --help and --version
+        return end.exit_code
+    except CommandEnd as end:
+        if end.message is not None:
+            _say(end.message)
+        return end.code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "statehousectl"
+        _say(f"{error.format_message()} (see {path} --help)")
+        return ControlExit.USAGE
+    except StatehouseError as error:
+        _say(error.message)
+        return control_exit_for(error)
+    except BrokenPipeError:
+        # What is still buffered must not be tried again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ControlExit.BROKEN_PIPE
+    except KeyboardInterrupt:
+        return ControlExit.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the process ends here, and 1 would mean 'not found'
+        _say(f"a bug: {type(error).__name__}: {error}")
+        return ControlExit.BUG
+    return ControlExit.OK
+
+
+def _say(line: str) -> None:
+    click.echo(f"{click.style('statehousectl:', fg='red')} {' '.join(line.split())}", err=True)
+
+
+if __name__ == "__main__":
+    main()
