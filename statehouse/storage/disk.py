@@ -143,6 +143,8 @@ class RealFile:
             raise
 
     def sync(self) -> None:
+        if self._descriptor < 0:  # the one call that would answer a ValueError
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._path)
         try:
             _sync(self._descriptor)
         except OSError as error:
