@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from statehouse.client.types import Operation, ReplayEvent
 from statehouse.types import JsonValue
 
-__all__ = ["event_json", "event_lines", "shorten_key", "summarize"]
+__all__ = ["event_json", "event_lines", "one_line", "shorten_key", "summarize"]
 
 KEY_CHARACTERS = 48
 STRING_CHARACTERS = 120
@@ -37,13 +37,13 @@ def event_lines(event: ReplayEvent, *, verbose: bool = False) -> Iterator[str]:
     for operation in event.operations:
         columns = [
             time,
-            f"agent={_one_line(event.agent_id)}",
+            f"agent={one_line(event.agent_id)}",
             _kind(operation),
             f"key={shorten_key(operation.key)}",
             f"v={operation.version}",
         ]
         if verbose:
-            columns += [f"txn={_one_line(event.txn_id)}", f"event={event.commit_ts}"]
+            columns += [f"txn={one_line(event.txn_id)}", f"event={event.commit_ts}"]
         if operation.value is not None:
             columns.append(summarize(operation.value))
         yield "  ".join(columns)
@@ -58,7 +58,7 @@ def event_json(event: ReplayEvent) -> str:
 
 def shorten_key(key: str) -> str:
     """A key in at most KEY_CHARACTERS; of a path the head and the tail are kept, of another the head."""
-    key = _one_line(key)
+    key = one_line(key)
     if len(key) <= KEY_CHARACTERS:
         return key
     kept = KEY_CHARACTERS - 3
@@ -71,7 +71,7 @@ def shorten_key(key: str) -> str:
 def summarize(value: JsonValue) -> str:
     """A value in a few words: what is small as it is, what is large by its size."""
     if isinstance(value, str):
-        text = _one_line(value)
+        text = one_line(value)
         return text if len(text) <= STRING_CHARACTERS else f"{text[: STRING_CHARACTERS - 3]}..."
     text = _json(value)
     if len(text) < OBJECT_CHARACTERS or not isinstance(value, dict | list):
@@ -96,5 +96,6 @@ def _escape_as_json(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text with line breaks and control characters shown escaped."""
     return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)

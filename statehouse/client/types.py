@@ -19,7 +19,7 @@ class StateResult:
     the results of a scan.
     """
 
-    value: JsonObject | None
+    value: "JsonObject | None"
     version: int
     commit_ts: int
     exists: bool
@@ -31,7 +31,7 @@ class Operation:
     """One write, or, with `value` None, one delete; `version` is the version it gave the key."""
 
     key: str
-    value: JsonObject | None
+    value: "JsonObject | None"
     version: int
 
     def to_dict(self) -> JsonObject:
