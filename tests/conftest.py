@@ -1,6 +1,8 @@
 """Fixtures live in `fix_*.py` modules by subject; this names them."""
 
 pytest_plugins = [
+    "fix_daemon",
     "client.fix_server",
+    "rpc.fix_fake_engine",
     "storage.fix_log",
 ]

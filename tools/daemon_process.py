@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -59,6 +59,8 @@ class DaemonProcess:
         """The fields of the newest ready line."""
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self._news = threading.Condition()
+        self._ended = False
 
     @property
     def address(self) -> str:
@@ -87,6 +89,7 @@ class DaemonProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("STATEHOUSE_")}
         flags = ["--listen", self.listen, "--data-dir", str(self.data_dir), "--log-format", "json"]
         self.ready = {}
+        self._ended = False
         self._process = subprocess.Popen(
             [*self.command, *flags, *self.options],
             env=inherited | self.environment,
@@ -96,22 +99,12 @@ class DaemonProcess:
             text=True,
             errors="replace",
         )
-        self._is_ready = threading.Event()
-        self._reader = threading.Thread(
-            target=self._read, args=(self._process, self._is_ready), name="statehoused log", daemon=True
-        )
+        self._reader = threading.Thread(target=self._read, args=[self._process], name="statehoused log", daemon=True)
         self._reader.start()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Block until the daemon is ready. DaemonFailedError when it ends first or `timeout_s` pass."""
-        process = self._started()
-        in_time = self._is_ready.wait(timeout_s)
-        if not self.ready:
-            if not in_time:
-                process.kill()
-            exit_code = self.wait()
-            what = f"statehoused ended with {exit_code}" if in_time else f"statehoused not ready in {timeout_s} s"
-            raise DaemonFailedError(what, exit_code, list(self.lines)[-20:])
+        self._wait_until(lambda: bool(self.ready), timeout_s, "becoming ready")
         self.listen = self.address
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> Self:
@@ -119,6 +112,11 @@ class DaemonProcess:
         self.launch()
         self.wait_ready(timeout_s)
         return self
+
+    def wait_for(self, event: str, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
+        """Block until the log has a line of this event; its fields. Raises as `wait_ready` does."""
+        self._wait_until(lambda: bool(self.events(event)), timeout_s, f"logging {event!r}")
+        return self.events(event)[-1]
 
     def send(self, signal_number: signal.Signals) -> None:
         """Send the process a signal."""
@@ -165,16 +163,30 @@ class DaemonProcess:
             raise RuntimeError("statehoused was not started")
         return self._process
 
-    def _read(self, process: subprocess.Popen[str], is_ready: threading.Event) -> None:
+    def _wait_until(self, is_so: Callable[[], bool], timeout_s: float, what: str) -> None:
+        with self._news:
+            in_time = self._news.wait_for(lambda: self._ended or is_so(), timeout_s)
+            if is_so():
+                return
+        if not in_time:
+            self._started().kill()
+        exit_code = self.wait()
+        why = f"ended with {exit_code}" if in_time else f"took more than {timeout_s} s"
+        raise DaemonFailedError(f"statehoused {why} before {what}", exit_code, list(self.lines)[-20:])
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
         if process.stderr is not None:
             with process.stderr as stream:
                 for line in stream:
-                    self.lines.append(line.rstrip("\n"))
                     fields = _fields(line)
-                    if fields.get("event") == "ready":
-                        self.ready = fields
-                        is_ready.set()
-        is_ready.set()  # the end: whoever waits must look
+                    with self._news:
+                        self.lines.append(line.rstrip("\n"))
+                        if fields.get("event") == "ready":
+                            self.ready = fields
+                        self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
 
 def _fields(line: str) -> dict[str, Any]:

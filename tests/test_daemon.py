@@ -1,0 +1,252 @@
+"""A real statehoused: how it starts, what it refuses, and how it stops."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from daemon_process import STATEHOUSED, DaemonFailedError
+
+import statehouse
+
+
+def test_the_ready_line(daemon, tmp_path):
+    ready = daemon.ready
+    assert ready["address"] == f"127.0.0.1:{ready['port']}"
+    assert ready["port"] > 0
+    assert ready["pid"] == daemon.pid
+    assert ready["data_dir"] == str(tmp_path / "statehouse-data")
+    assert 0 <= ready["recovery_s"] < 60
+    assert ready["head_ts"] == 0
+    with statehouse.Statehouse(daemon.address) as client:
+        assert client.health() == "ok"
+
+
+def test_what_was_committed_is_there_after_kill_9_on_the_same_address(daemon):
+    with statehouse.Statehouse(daemon.address) as client:
+        with client.begin_transaction() as txn:
+            txn.write("agent", "key", {"n": 1})
+        address, pid = daemon.address, daemon.pid
+        daemon.restart()
+        assert (daemon.address, daemon.ready["head_ts"]) == (address, 1)
+        assert daemon.pid != pid
+    with statehouse.Statehouse(daemon.address) as client:
+        assert client.get_state("agent", "key").value == {"n": 1}
+
+
+def test_settings_reach_the_daemon_in_the_order_of_precedence(make_daemon, tmp_path):
+    """Three limits from three places, each seen in what the daemon refuses."""
+    toml = tmp_path / "statehouse.toml"
+    toml.write_text("[limits]\nkey_bytes = 10\nagent_id_bytes = 20\nnamespace_bytes = 30\n")
+    daemon = make_daemon(
+        options=["--config", str(toml), "--limit-key-bytes", "12"],
+        environment={"STATEHOUSE_LIMIT_KEY_BYTES": "11", "STATEHOUSE_LIMIT_AGENT_ID_BYTES": "21"},
+    ).start()
+    with statehouse.Statehouse(daemon.address) as client:
+        for largest, arguments in ((12, ("a", "k" * 13)), (21, ("a" * 22, "k")), (30, ("a", "k", "n" * 31))):
+            with pytest.raises(statehouse.InvalidRequestError) as caught:
+                client.get_state(*arguments)
+            assert caught.value.details["limit"] == str(largest)
+
+
+def test_a_bad_setting_is_refused_before_anything_is_opened(make_daemon, tmp_path):
+    daemon = make_daemon(environment={"STATEHOUSE_TX_TIMEOUT_MS": "soon"})
+    assert refusal(daemon, 2) == (
+        "statehoused: bad value 'soon' for tx_timeout_ms from the environment variable STATEHOUSE_TX_TIMEOUT_MS: "
+        "expected a whole number of milliseconds of at least 1"
+    )
+    daemon = make_daemon(environment={"STATEHOUSE_CONFIG": str(tmp_path / "none.toml")})
+    assert "cannot read the configuration file" in refusal(daemon, 2)
+    assert "No such option" in refusal(make_daemon(options=["--fsink"]), 2)
+    assert "unexpected extra argument" in refusal(make_daemon(options=["start"]), 2)
+    assert not daemon.data_dir.exists()
+
+
+def refusal(daemon, exit_code):
+    """The one line that a daemon says instead of starting."""
+    with pytest.raises(DaemonFailedError) as caught:
+        daemon.start()
+    assert caught.value.exit_code == exit_code, caught.value
+    said = [line for line in daemon.lines if not line.startswith("{")]
+    assert len(said) == 1, list(daemon.lines)
+    assert said[0].startswith("statehoused: ")
+    return said[0]
+
+
+def test_a_port_that_is_taken_shows_before_the_store_is_opened(daemon, make_daemon, tmp_path):
+    other = make_daemon(tmp_path / "other", listen=daemon.address)
+    assert refusal(other, 4) == f"statehoused: cannot listen on {daemon.address}: Address already in use"
+    assert not (other.data_dir / "log").exists()
+    with statehouse.Statehouse(daemon.address) as client:
+        assert client.health() == "ok"
+
+
+@pytest.mark.parametrize("listen", ["192.0.2.1:0", "no-such-host.invalid:1"])
+def test_an_address_that_cannot_be_had(listen, make_daemon):
+    assert f"cannot listen on {listen}" in refusal(make_daemon(listen=listen), 4)
+
+
+def test_a_data_directory_that_is_held(daemon, make_daemon):
+    assert refusal(make_daemon(), 3) == (
+        f"statehoused: the data directory {daemon.data_dir} is held by another statehoused (pid {daemon.pid})"
+    )
+
+
+def test_a_data_directory_that_cannot_be_used(make_daemon, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("x")
+    assert refusal(make_daemon(tmp_path / "file"), 2).endswith(" is a file")
+    assert "cannot be made" in refusal(make_daemon(tmp_path / "file" / "below"), 2)
+    assert "not Statehouse's, such as 'thesis.tex'" in refusal(make_daemon(tmp_path / "foreign"), 2)
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_log_is_refused_by_name(daemon, make_daemon):
+    with statehouse.Statehouse(daemon.address) as client:
+        for n in range(3):
+            with client.begin_transaction() as txn:
+                txn.write("agent", "key", {"n": n})
+    assert daemon.stop() == 0
+    (segment,) = (daemon.data_dir / "log").glob("*.log")
+    content = bytearray(segment.read_bytes())
+    position = content.index(b"agent")
+    content[position] ^= 1
+    segment.write_bytes(content)
+    assert str(segment) in refusal(make_daemon(options=["--verify-on-start", "full"]), 5)
+
+
+def test_in_memory_nothing_touches_the_data_directory(make_daemon):
+    daemon = make_daemon(environment={"STATEHOUSE_USE_MEMORY": "yes"}).start()
+    with statehouse.Statehouse(daemon.address) as client:
+        with client.begin_transaction() as txn:
+            txn.write("agent", "key", {"n": 1})
+        assert client.get_state("agent", "key").exists
+    assert daemon.ready["data_dir"] == "in memory"
+    assert daemon.stop() == 0
+    assert not daemon.data_dir.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_an_idle_daemon(number, daemon):
+    with statehouse.Statehouse(daemon.address) as client:
+        client.health()
+        daemon.send(number)
+        assert daemon.wait() == 0
+    assert [event["signal"] for event in daemon.events("stopping")] == [number.name]
+    assert len(daemon.events("stopped")) == 1
+
+
+def test_sigterm_under_load_exits_0_and_keeps_every_answered_commit(daemon):
+    answered = [0] * 4
+    under_load = threading.Barrier(len(answered) + 1)
+
+    def commit_until_refused(index):
+        with statehouse.Statehouse(daemon.address) as client:
+            try:
+                while True:
+                    with client.begin_transaction() as txn:
+                        txn.write(f"agent-{index}", "count", {"n": answered[index] + 1})
+                    answered[index] += 1
+                    if answered[index] == 10:
+                        under_load.wait(30)
+            except (statehouse.ConnectionError, statehouse.TransactionError):
+                return
+
+    committers = [threading.Thread(target=commit_until_refused, args=(index,)) for index in range(len(answered))]
+    for committer in committers:
+        committer.start()
+    under_load.wait(30)
+    assert daemon.stop() == 0
+    for committer in committers:
+        committer.join(30)
+    assert not any(committer.is_alive() for committer in committers)
+    daemon.restart()
+    with statehouse.Statehouse(daemon.address) as client:
+        for index, count in enumerate(answered):
+            stored = client.get_state(f"agent-{index}", "count").value["n"]
+            assert count <= stored <= count + 1  # the last one may have been committed and not answered
+
+
+def test_a_second_signal_stops_at_once(make_daemon):
+    """A replay that nobody reads keeps the drain waiting for an hour; the second signal does not wait."""
+    daemon = make_daemon(options=["--shutdown-grace-s", "3600"]).start()
+    with statehouse.Statehouse(daemon.address) as client, client.begin_transaction() as txn:
+        for n in range(30):
+            txn.write("agent", f"key-{n}", {"text": "x" * 1_000_000})
+    with stalled_replay(daemon.address):
+        daemon.send(signal.SIGTERM)
+        daemon.wait_for("stopping")
+        daemon.send(signal.SIGTERM)
+        assert daemon.wait() == -signal.SIGTERM
+    assert daemon.events("stopped") == []
+
+
+def stalled_replay(address):
+    """A grpcio call that asks for a replay of 'agent' and then reads nothing but its first message."""
+    import grpc
+
+    from statehouse.v1 import statehouse_pb2 as pb
+
+    class Stalled:
+        def __enter__(self):
+            self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+            replay = self.channel.unary_stream(
+                "/statehouse.v1.StatehouseService/Replay",
+                request_serializer=pb.ReplayRequest.SerializeToString,
+                response_deserializer=bytes,
+            )
+            self.call = replay(pb.ReplayRequest(agent_id="agent"))
+            self.call.initial_metadata()
+            return self
+
+        def __exit__(self, *_):
+            self.call.cancel()
+            self.channel.close()
+
+    return Stalled()
+
+
+def test_help_names_every_setting_and_exit_code():
+    shown = subprocess.run([*STATEHOUSED, "--help"], capture_output=True, text=True, check=True).stdout
+    for text in ("--data-dir PATH", "STATEHOUSE_LISTEN_ADDR, then", "--limit-key-bytes SIZE", "Exit codes:", "SIGTERM"):
+        assert text in shown
+    assert max(map(len, shown.splitlines())) <= 110
+
+
+def test_version():
+    shown = subprocess.run([*STATEHOUSED, "--version"], capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(rf"statehoused {re.escape(statehouse.__version__)} \(\w+\)\n", shown)
+
+
+def test_on_a_terminal_the_log_is_for_people(tmp_path):
+    main, terminal = os.openpty()
+    command = [*STATEHOUSED, "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen(command, stderr=terminal, stdin=subprocess.DEVNULL) as process:
+        os.close(terminal)
+        shown = ""
+        while "ready" not in shown or "\n" not in shown[shown.index("ready") :]:
+            shown += os.read(main, 4096).decode()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    os.close(main)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert re.search(r"\[info +\] ready +.*address=127\.0\.0\.1:\d+", plain)
+
+
+def test_the_daemon_takes_its_port_from_nobody(daemon):
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", daemon.port))
+
+
+def test_the_installed_command():
+    command = Path(sys.executable).parent / "statehoused"
+    shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("statehoused ")
