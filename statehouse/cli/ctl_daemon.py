@@ -7,7 +7,7 @@ from statehouse.cli.ctl_output import CommandEnd, json_option, print_json
 from statehouse.cli.exit_codes import ControlExit
 
 
-@click.command()
+@click.command(short_help="Say whether the daemon serves.")
 @json_option
 @with_connection
 def health(connection: Connection, *, as_json: bool) -> None:
@@ -21,7 +21,7 @@ def health(connection: Connection, *, as_json: bool) -> None:
         raise CommandEnd(ControlExit.NEGATIVE)
 
 
-@click.command()
+@click.command(short_help="Print the daemon's version.")
 @json_option
 @with_connection
 def version(connection: Connection, *, as_json: bool) -> None:

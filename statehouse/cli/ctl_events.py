@@ -18,7 +18,7 @@ def _event_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return verbose(as_json(command))
 
 
-@click.command()
+@click.command(short_help="Print an agent's events in commit order.")
 @click.argument("agent")
 @click.option("--start-ts", type=click.IntRange(min=0), metavar="N", help="From this commit_ts on, inclusive.")
 @click.option("--end-ts", type=click.IntRange(min=0), metavar="N", help="Up to this commit_ts, inclusive.")
@@ -34,10 +34,17 @@ def replay(
     _print(connection.client.replay(agent, start_ts=start_ts, end_ts=end_ts), verbose=verbose, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Print an agent's newest events.")
 @click.argument("agent")
 @click.option(
-    "-n", "--events", "count", type=click.IntRange(min=1), default=10, show_default=True, help="At most this many."
+    "-n",
+    "--events",
+    "count",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="At most this many.",
 )
 @_event_options
 @with_connection

@@ -12,7 +12,7 @@ from statehouse.client.formatting import one_line, summarize
 from statehouse.types import JsonObject
 
 
-@click.command()
+@click.command(short_help="Print the value of a key, now or at a version.")
 @click.argument("agent")
 @click.argument("key")
 @click.option("--at-version", type=click.IntRange(min=1), metavar="N", help="The value as version N left it.")
@@ -36,7 +36,7 @@ def get(connection: Connection, agent: str, key: str, at_version: int | None, *,
         raise CommandEnd(ControlExit.NEGATIVE, None if as_json else _absence(agent, key, at_version, result))
 
 
-@click.command()
+@click.command(short_help="Print an agent's live keys.")
 @click.argument("agent")
 @json_option
 @with_connection
@@ -53,7 +53,7 @@ def keys(connection: Connection, agent: str, *, as_json: bool) -> None:
             click.echo(one_line(key))
 
 
-@click.command()
+@click.command(short_help="Print an agent's whole state as JSON.")
 @click.argument("agent")
 @click.option("--jsonl", is_flag=True, help="One JSON object a key and line.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
@@ -71,10 +71,18 @@ def dump(connection: Connection, agent: str, *, jsonl: bool, as_json: bool) -> N
     print_json({"namespace": connection.namespace, "agent_id": agent, "keys": found}, indent=None if as_json else 2)
 
 
-@click.command()
+@click.command(short_help="Print a key's latest value and the history of its versions.")
 @click.argument("agent")
 @click.argument("key")
-@click.option("-n", "--versions", type=click.IntRange(min=1), default=10, show_default=True, help="At most this many.")
+@click.option(
+    "-n",
+    "--versions",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="At most this many.",
+)
 @json_option
 @with_connection
 def inspect(connection: Connection, agent: str, key: str, versions: int, *, as_json: bool) -> None:

@@ -36,6 +36,7 @@ Examples:
 @click.group(
     "statehousectl",
     epilog=_EPILOG,
+    no_args_is_help=False,  # a missing command is bad usage like any other
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @target_options(fallback=True)
