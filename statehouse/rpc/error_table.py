@@ -38,9 +38,9 @@ __all__ = ["TABLE", "TRAILER_NAME", "EncodedError", "GrpcStatus", "Row", "decode
 
 TRAILER_NAME: Final = "statehouse-error-bin"
 
-MESSAGE_BYTES: Final = 1024
+MESSAGE_BYTES: Final = 768
 DETAIL_ENTRIES: Final = 8
-DETAIL_BYTES: Final = 256
+DETAIL_BYTES: Final = 128
 """Of a detail's name or value. With these, the trailers stay below the 8 KiB that gRPC peers accept."""
 
 

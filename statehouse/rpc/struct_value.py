@@ -8,8 +8,8 @@ it later decodes it with a stock protobuf parser, and must succeed. Therefore a 
   that only just parses by itself could be written and never be replayed;
 * holds finite numbers: JSON has no others, and they compare and print differently everywhere.
 
-A `Value` in which no kind is set is accepted: it is kept as it is and stands for null, as it does for the
-protobuf libraries themselves. Unknown fields are kept too.
+A `Value` in which no kind is set is accepted: it is kept as it is and stands for null, which is what the
+clients and protobuf's own `json_format` make of it. Unknown fields are kept too.
 """
 
 import math
