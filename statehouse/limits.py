@@ -51,6 +51,8 @@ OPEN_SEGMENTS: Final = 128
 
 COMMITS_IN_FLIGHT: Final = 10_000
 """Commits that are taken and not yet answered; past it, commit is refused with RESOURCE_EXHAUSTED."""
+SEQUENCER_MAILBOX_MESSAGES: Final = 2 * COMMITS_IN_FLIGHT
+"""Every commit in flight, and room for the barriers of partitions that restart."""
 GROUP_COMMITS: Final = 1_024
 GROUP_BYTES: Final = 4 * MIB
 """A group commit takes this many commits and about this many bytes at most, and at least one commit."""
@@ -71,16 +73,33 @@ OUTCOME_BUCKETS: Final = 64
 
 PARTITION_MAILBOX_MESSAGES: Final = 10_000
 PARTITION_IDLE_S: Final = 60.0
+"""How often the partitions that were not used since the last time are passivated."""
+PARTITION_RESTART_S: Final = 5.0
+"""A partition that crashes twice within this time stops the daemon."""
 
 # Reads
 
 READ_CHUNK_EVENTS: Final = 1_024
 READ_CHUNK_BYTES: Final = 256 * KIB
 """Scans and replays read about this much at a time in a worker thread."""
+RESPONSE_BYTES: Final = 64 * MIB
+"""The largest answer of one call; past it, RESOURCE_EXHAUSTED."""
 READ_THREADS: Final = 8
 """Worker threads that scans and replays may use at once."""
+
+# Background work
+
+BACKGROUND_RETRY_S: Final = 5.0
+"""How long background work (a snapshot, the log's next segment) rests after it failed."""
 
 # Start
 
 FREE_DISK_BYTES: Final = 256 * MIB
 """With less free disk the daemon does not start: the next segment, a rebuild of the view and a drain need room."""
+
+# Edge
+
+REQUEST_BYTES: Final = 4 * MIB
+"""A request may be this long; longer where the limits on values and names together need it."""
+CALLS_PER_CONNECTION: Final = 100
+"""Calls that one connection may have under way; clients hold further ones back by themselves."""

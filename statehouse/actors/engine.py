@@ -94,9 +94,7 @@ class Engine:
 
     async def scan_prefix(self, agent: AgentId, prefix: str) -> list[bytes]:
         """The encoded StateEntry of each live key with the prefix. As `list_keys`."""
-        return await trio.to_thread.run_sync(
-            self._store.scan_prefix, agent, prefix.encode(), limiter=self._readers
-        )
+        return await trio.to_thread.run_sync(self._store.scan_prefix, agent, prefix.encode(), limiter=self._readers)
 
     async def replay(
         self, agent: AgentId, start_ts: int | None, end_ts: int | None
@@ -110,9 +108,7 @@ class Engine:
         last_ts = newest_ts if end_ts is None else min(end_ts, newest_ts)
         next_ts: int | None = start_ts or 0
         while next_ts is not None and next_ts <= last_ts:
-            chunk = await trio.to_thread.run_sync(
-                self._store.events, agent, next_ts, last_ts, limiter=self._readers
-            )
+            chunk = await trio.to_thread.run_sync(self._store.events, agent, next_ts, last_ts, limiter=self._readers)
             if chunk.events:
                 yield chunk.events
             next_ts = chunk.next_ts
@@ -161,7 +157,10 @@ async def run_engine(
     )
     snapshots = Background("writing a snapshot", due=opened.snapshots.due, work=opened.snapshots.write)
     partitions = Partitions(
-        machine, lambda: sequencer.barrier(), supervisor, max_resident=settings.max_resident_partitions
+        machine,
+        lambda: sequencer.barrier(),  # noqa: PLW0108 - the sequencer is made below, and needs the partitions
+        supervisor,
+        max_resident=settings.max_resident_partitions,
     )
     sequencer = Sequencer(
         SequencerMachine(store.head_ts, store.head_time_ns),

@@ -1,5 +1,6 @@
 """What the actors send each other. Each message is immutable; its reply is the answer that is owed."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from attrs import field, frozen
@@ -21,7 +22,7 @@ class Leg:
     """What one transaction does to one agent, in order."""
 
     agent: AgentId
-    operations: tuple[StagedOperation, ...]
+    operations: Sequence[StagedOperation]
 
 
 @frozen
@@ -29,7 +30,7 @@ class Transaction:
     """A transaction on its way to be committed: its legs sorted by agent, each agent once."""
 
     txn_id: str
-    legs: tuple[Leg, ...]
+    legs: Sequence[Leg]
 
 
 # To Transactions
@@ -87,7 +88,7 @@ class Prepare:
 
 
 @frozen
-class Sequence:
+class Submit:
     """Give the commit its place in the order and make it durable; the reply is its commit_ts."""
 
     commit: PreparedCommit

@@ -94,9 +94,12 @@ def _open(place: StorePlace, settings: Settings) -> OpenedStore:
 
 def _below(data_directory: Path) -> StorePlace:
     return StorePlace(
-        RealDisk(), str(data_directory / "log"), str(data_directory / "snapshots"), LevelDBHome(data_directory / "state")
+        RealDisk(),
+        str(data_directory / "log"),
+        str(data_directory / "snapshots"),
+        LevelDBHome(data_directory / "state"),
     )
 
 
 def _in_memory() -> StorePlace:
-    return StorePlace(SimulatedDisk(), "/log", "/snapshots", MemoryHome())
+    return StorePlace(SimulatedDisk(), "log", "snapshots", MemoryHome())

@@ -64,9 +64,7 @@ class PartitionMachine:
             operations.append((key, value, known.version))
         self._counters = self._counters.plus(operations=len(operations), live_keys=live_keys)
         self.pending_commits += 1
-        return prepare_section(
-            self._column_prefix, self._agent_fields, message.txn_id, operations, self._counters
-        )
+        return prepare_section(self._column_prefix, self._agent_fields, message.txn_id, operations, self._counters)
 
     def durable(self, section: PreparedSection, commit_ts: int) -> None:
         """The section is in the log and in the view."""

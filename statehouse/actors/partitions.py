@@ -31,7 +31,8 @@ class Partition:
 
     def __init__(self, agent: AgentId, machine: Callable[[], PartitionMachine], crashed: "Crashed") -> None:
         self.agent = agent
-        self.used_s = 0.0
+        self.used = True
+        """Whether somebody has used it since the last sweep."""
         self.crashed_s: float | None = None
         self._new_machine = machine
         self._machine = machine()
@@ -132,7 +133,7 @@ class Partitions:
             partition = self._start(agent)
         else:
             self._resident.move_to_end(agent)
-        partition.used_s = trio.current_time()
+        partition.used = True
         return partition
 
     def __len__(self) -> int:
@@ -166,8 +167,8 @@ class Partitions:
 
     async def _sweep(self) -> None:
         while True:
-            await trio.sleep(PARTITION_IDLE_S / 4)
-            self._passivate_idle(trio.current_time() - PARTITION_IDLE_S)
+            await trio.sleep(PARTITION_IDLE_S)
+            self._passivate_unused()
 
     def _close(self) -> None:
         """End every partition; what waits in their mailboxes fails, and has not happened."""
@@ -195,14 +196,12 @@ class Partitions:
             details={"limit": str(self.max_resident)},
         )
 
-    def _passivate_idle(self, unused_since_s: float) -> None:
-        late = [
-            agent
-            for agent, partition in self._resident.items()
-            if partition.used_s <= unused_since_s and partition.idle
-        ]
-        for agent in late:
+    def _passivate_unused(self) -> None:
+        unused = [agent for agent, partition in self._resident.items() if not partition.used and partition.idle]
+        for agent in unused:
             self._passivate(agent)
+        for partition in self._resident.values():
+            partition.used = False
 
     def _passivate(self, agent: AgentId) -> None:
         self._resident.pop(agent).close("passivated")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from statehouse.actors.mailbox import Mailbox
-from statehouse.actors.messages import Barrier, Sequence as SequenceMessage
+from statehouse.actors.messages import Barrier, Submit
 from statehouse.actors.reply import Reply
 from statehouse.errors import LogPoisonedError, StatehouseError, UnavailableError
 from statehouse.limits import GROUP_BYTES, GROUP_COMMITS, SEQUENCER_MAILBOX_MESSAGES
@@ -60,10 +60,10 @@ class Sequencer:
         self._forget_pending = forget_pending
         self._committed = committed
         self._now_ns = now_ns
-        self._mailbox: Mailbox[SequenceMessage | Barrier] = Mailbox("sequencer", SEQUENCER_MAILBOX_MESSAGES)
+        self._mailbox: Mailbox[Submit | Barrier] = Mailbox("sequencer", SEQUENCER_MAILBOX_MESSAGES)
         self._thread = trio.CapacityLimiter(1)
         self._refusal: StatehouseError | None = None
-        self._in_flight: list[SequenceMessage] = []
+        self._in_flight: list[Submit] = []
 
     @property
     def refusal(self) -> StatehouseError | None:
@@ -78,7 +78,7 @@ class Sequencer:
         """
         if self._refusal is not None:
             raise self._refusal
-        message = SequenceMessage(commit)
+        message = Submit(commit)
         self._mailbox.put(message)
         return message.reply
 
@@ -113,9 +113,9 @@ class Sequencer:
             self._committed()
         self._in_flight = []
 
-    def _take_group(self) -> list[SequenceMessage]:
+    def _take_group(self) -> list[Submit]:
         """The next commits up to the group's limits, or up to a barrier; a barrier at the head is answered."""
-        group: list[SequenceMessage] = []
+        group: list[Submit] = []
         size_bytes = 0
         while len(self._mailbox) and len(group) < GROUP_COMMITS and size_bytes < GROUP_BYTES:
             if isinstance(self._mailbox.peek(), Barrier) and group:
@@ -140,7 +140,7 @@ class Sequencer:
             match waiting:
                 case Barrier():
                     waiting.reply.succeed(None)
-                case SequenceMessage():
+                case Submit():
                     waiting.reply.fail(self._refusal or error)
 
     def _close(self) -> None:

@@ -8,6 +8,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import trio
@@ -86,7 +87,7 @@ class _Committing:
 
 
 class TransactionsMachine:
-    """Begin, stage, take, abort, expire. Every method is one turn; `now_s` is any monotonic clock, in seconds.
+    """Begin, stage, take, abort, expire. Every method is one turn; `now` reads any monotonic clock, in seconds.
 
     `committed_ts(txn_id)` asks the store for the commit_ts of a transaction that committed lately.
     """
@@ -125,19 +126,19 @@ class TransactionsMachine:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
 
-    def handle(self, message: TransactionsMessage, now_s: float) -> Transaction | None:
+    def handle(self, message: TransactionsMessage, now: Callable[[], float]) -> Transaction | None:
         """Handle one message. The effect of a `Commit` is the transaction to carry out."""
         match message:
             case Stage():
-                self._stage(message, now_s)
-            case Begin():
-                message.reply.succeed(self._begin(message.timeout_ms, now_s))
-            case Commit():
-                return self._take(message, now_s)
+                self._stage(message, now())
             case Ended():
                 self._settle(message)
+            case Begin():
+                message.reply.succeed(self._begin(message.timeout_ms, now()))
+            case Commit():
+                return self._take(message, now())
             case Abort():
-                self._abort(message, now_s)
+                self._abort(message, now())
         return None
 
     def expire(self, now_s: float) -> int:
@@ -232,7 +233,7 @@ class TransactionsMachine:
         legs: dict[AgentId, list[StagedOperation]] = {}
         for agent, operation in transaction.operations:
             legs.setdefault(agent, []).append(operation)
-        return Transaction(message.txn_id, tuple(Leg(agent, tuple(legs[agent])) for agent in sorted(legs)))
+        return Transaction(message.txn_id, [Leg(agent, legs[agent]) for agent in sorted(legs)])
 
     def _settle(self, message: Ended) -> None:
         committing = self._committing.pop(message.txn_id)
@@ -283,9 +284,7 @@ class TransactionsMachine:
 
     def _why_not_open(self, txn_id: str) -> StatehouseError:
         if txn_id in self._committing:
-            return TransactionError(
-                f"transaction {txn_id} is being committed", code=ErrorCode.TXN_ALREADY_COMMITTED
-            )
+            return TransactionError(f"transaction {txn_id} is being committed", code=ErrorCode.TXN_ALREADY_COMMITTED)
         match self._ended.get(txn_id):
             case _End.EXPIRED:
                 return TransactionError(f"transaction {txn_id} has expired", code=ErrorCode.TXN_EXPIRED)
@@ -369,10 +368,12 @@ class Transactions:
         return message.reply
 
     def _turn(self, message: TransactionsMessage) -> None:
-        transaction = self._machine.handle(message, trio.current_time())
+        transaction = self._machine.handle(message, trio.lowlevel.current_clock().current_time)
         if transaction is not None:
-            txn_id = transaction.txn_id
-            self._submit(transaction).then(lambda outcome: self._actor.send(Ended(txn_id, outcome)))
+            self._submit(transaction).then(partial(self._ended, transaction.txn_id))
+
+    def _ended(self, txn_id: str, outcome: Reply[int]) -> None:
+        self._actor.send(Ended(txn_id, outcome))
 
     def _crashed(self, message: TransactionsMessage, error: Exception) -> InternalError:
         # Every open transaction is in this machine, so there is nothing to begin again from.

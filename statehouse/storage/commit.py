@@ -185,9 +185,7 @@ def section_writes(
         else:
             value = section[value_offset : value_offset + value_length]
             version_row = ValuePointer(commit_ts, version, offset + value_offset, value_length, crc32(value)).pack()
-            state_row = (
-                inline_value(value, version, commit_ts) if value_length <= VALUE_INLINE_BYTES else version_row
-            )
+            state_row = inline_value(value, version, commit_ts) if value_length <= VALUE_INLINE_BYTES else version_row
         writes[keys.state_key(prefix, key)] = state_row
         writes[keys.version_key(prefix, key, version)] = version_row
     writes[keys.event_key(prefix, commit_ts)] = section_pointer(offset, len(section), crc32(section))

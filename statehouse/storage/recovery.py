@@ -8,6 +8,7 @@ torn tail is refused.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 from attrs import frozen
@@ -19,8 +20,8 @@ from statehouse.storage.disk import Disk
 from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, TailCut, ViewDisagreesError
 from statehouse.storage.folding import LogFolder
 from statehouse.storage.keys import WATERMARK_KEY
-from statehouse.storage.snapshots import SnapshotDamagedError, list_snapshots, load_snapshot
 from statehouse.storage.snapshot_keeper import SnapshotKeeper
+from statehouse.storage.snapshots import SnapshotDamagedError, list_snapshots, load_snapshot
 from statehouse.storage.store import Store
 from statehouse.storage.v1.log_pb2 import Watermark
 from statehouse.storage.view import View, ViewDamagedError, ViewError, ViewWriteError
@@ -136,7 +137,7 @@ def open_store(
             log,
             view,
             committed_at_ns=0 if newest is None else newest.committed_at_ns,
-            reopen_view=lambda failed: _reopen(place, reporter, log, failed),
+            reopen_view=partial(_reopen, place, reporter, log),
         )
         snapshots = SnapshotKeeper(
             place.disk,

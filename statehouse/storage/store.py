@@ -37,9 +37,7 @@ class EventChunk:
 class Store:
     """What recovery opened. `reopen_view(old)` closes a view that failed and gives one that has caught up."""
 
-    def __init__(
-        self, log: EventLog, view: View, *, committed_at_ns: int, reopen_view: Callable[[View], View]
-    ) -> None:
+    def __init__(self, log: EventLog, view: View, *, committed_at_ns: int, reopen_view: Callable[[View], View]) -> None:
         self._log = log
         self._view = view
         self._reopen_view = reopen_view
@@ -102,8 +100,10 @@ class Store:
 
     def stored(self, agent_prefix: bytes, key: bytes) -> bytes | None:
         """The stored value of a key, for its partition."""
-        with _readable():
+        try:  # not `_readable`: this is asked for every write
             return self._view.get(keys.state_key(agent_prefix, key))
+        except ViewError as error:
+            raise _unreadable(error) from error
 
     def counters(self, agent_prefix: bytes) -> AgentCounters:
         """The counters of an agent, for its partition."""
@@ -121,15 +121,18 @@ class Store:
 
     def get_state(self, agent: AgentId, key: bytes) -> bytes:
         """The encoded GetStateResponse: empty for a key that was never written."""
-        with _readable():
-            stored = self._view.get(keys.state_key(keys.agent_prefix(agent), key))
-            return b"" if stored is None else response(stored, self._fetch)
+        return self._response(keys.state_key(keys.agent_prefix(agent), key))
 
     def get_state_at_version(self, agent: AgentId, key: bytes, version: int) -> bytes:
         """The encoded GetStateAtVersionResponse: empty for a version that never was."""
-        with _readable():
-            stored = self._view.get(keys.version_key(keys.agent_prefix(agent), key, version))
+        return self._response(keys.version_key(keys.agent_prefix(agent), key, version))
+
+    def _response(self, view_key: bytes) -> bytes:
+        try:
+            stored = self._view.get(view_key)
             return b"" if stored is None else response(stored, self._fetch)
+        except ViewError as error:
+            raise _unreadable(error) from error
 
     # Scans: they block on the disk, and belong in a worker thread
 
@@ -207,10 +210,14 @@ def _readable() -> Iterator[None]:
     """Translate what a view raises while it is read."""
     try:
         yield
-    except ViewDamagedError as error:
-        raise StorageError("the view is damaged: restart the daemon, which rebuilds it from the log") from error
     except ViewError as error:
-        raise StorageError("the view cannot be read at the moment") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: ViewError) -> StorageError:
+    if isinstance(error, ViewDamagedError):
+        return StorageError("the view is damaged: restart the daemon, which rebuilds it from the log")
+    return StorageError("the view cannot be read at the moment")
 
 
 def _failed_view(error: ViewError) -> StorageError:
