@@ -7,9 +7,11 @@ it. Here such a thing ends the call that it concerns.
 from typing import TYPE_CHECKING, Final
 
 import h2.events
+import h2.exceptions
 from h2.connection import ConnectionInputs, ConnectionState
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import WindowUpdateFrame
 from purerpc.grpclib.config import GRPCConfiguration
 from purerpc.grpclib.connection import GRPCConnection
 
@@ -44,6 +46,11 @@ class ClientProtocol(GRPCConnection):  # type: ignore[misc]
             (ConnectionState.CLIENT_OPEN, ConnectionInputs.RECV_GOAWAY): (None, ConnectionState.CLIENT_OPEN),
         }
         self.h2_connection.clear_outbound_data_buffer = lambda: None
+        # A server may return flow control for a call that has ended meanwhile; to h2 that is an error of the
+        # connection as soon as it has forgotten the stream.
+        frames = self.h2_connection._frame_dispatch_table  # noqa: SLF001
+        self._take_window_update = frames[WindowUpdateFrame]
+        frames[WindowUpdateFrame] = self._window_update_came
 
     def _set_h2_connection_local_settings(self) -> None:
         self.h2_connection.local_settings = Settings(
@@ -56,6 +63,13 @@ class ClientProtocol(GRPCConnection):  # type: ignore[misc]
             },
         )
         self.h2_connection.max_inbound_frame_size = FRAME_BYTES
+
+    def _window_update_came(self, frame: WindowUpdateFrame) -> tuple[list[object], list[object]]:
+        try:
+            taken: tuple[list[object], list[object]] = self._take_window_update(frame)
+        except h2.exceptions.StreamClosedError:
+            return [], []
+        return taken
 
     def _response_received(self, event: h2.events.ResponseReceived) -> list[object]:
         call = self._connection.call_of(event.stream_id)

@@ -26,6 +26,7 @@ class MemoryService:
         self.hold = set()  # names of calls that are not answered until `released`
         self.released = threading.Event()
         self.lose_answer_of_commit = False
+        self.held = []
         self.cancelled = []
         self.sent_events = 0
 
@@ -132,6 +133,7 @@ class MemoryService:
             def answer(request, context):
                 context.add_callback(lambda: self.cancelled.append(name))
                 if name in self.hold:
+                    self.held.append(name)
                     self.released.wait(60)
                 with self.lock:
                     return method(request, context)
@@ -148,17 +150,15 @@ class MemoryService:
             if descriptor.server_streaming:
                 methods[descriptor.name] = grpc.unary_stream_rpc_method_handler(method, **coding)
             else:
-                methods[descriptor.name] = grpc.unary_unary_rpc_method_handler(
-                    unary(method, descriptor.name), **coding
-                )
+                methods[descriptor.name] = grpc.unary_unary_rpc_method_handler(unary(method, descriptor.name), **coding)
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
 
-def serve(service):
-    """A server that serves, and its port."""
+def serve(service, port=0):
+    """A server that serves on a port, or a free one, and that port."""
     server = grpc.server(ThreadPoolExecutor(max_workers=32))
     server.add_generic_rpc_handlers((service.handlers(),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server, port
 

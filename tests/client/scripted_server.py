@@ -7,6 +7,7 @@ from contextlib import suppress
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 
 HEADERS = [(":status", "200"), ("content-type", "application/grpc+proto")]
 
@@ -23,7 +24,6 @@ class Peer:
         """0 for the first connection, 1 for the next."""
         self.h2 = connection
         self.socket = sock
-        self.answered = 0
 
     def answer(self, stream_id, message=b"", trailers=(("grpc-status", "0"),)):
         self.h2.send_headers(stream_id, HEADERS)
@@ -44,9 +44,10 @@ class Peer:
 class ScriptedServer:
     """Calls `script(peer, stream_id)` when a request is complete, and `on_event(peer, event)` for every event."""
 
-    def __init__(self, script, on_event=lambda peer, event: None):
+    def __init__(self, script, on_event=lambda peer, event: None, settings=None):
         self._script = script
         self._on_event = on_event
+        self._settings = settings or {}
         self._sockets = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -80,6 +81,7 @@ class ScriptedServer:
     def _serve(self, number, sock):
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         peer = Peer(number, h2.connection.H2Connection(config), sock)
+        peer.h2.local_settings = h2.settings.Settings(client=False, initial_values=self._settings)
         peer.h2.initiate_connection()
         with suppress(OSError):
             peer.flush()

@@ -1,0 +1,38 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import statehouse
+
+
+def test_the_names_of_the_package():
+    for name in statehouse.__all__:
+        assert getattr(statehouse, name) is not None
+        assert name in dir(statehouse)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        statehouse.Nothing  # noqa: B018
+
+
+def test_the_error_family():
+    for name in ("TransactionError", "NotFoundError", "ConnectionError", "InvalidRequestError"):
+        assert issubclass(getattr(statehouse, name), statehouse.StatehouseError)
+    assert not issubclass(statehouse.ConnectionError, OSError)
+
+
+def test_importing_the_package_loads_no_client():
+    program = "import sys, statehouse; print([name for name in ('anyio', 'google.protobuf', 'purerpc') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_types_that_users_see():
+    checked = Path(__file__).with_name("typing_public_api.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml", str(checked)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
