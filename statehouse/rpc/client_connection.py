@@ -184,17 +184,19 @@ class ClientConnection:
             self._tasks.start_soon(self._write, stream)
             try:
                 while True:
-                    chunk = await stream.receive(RECEIVE_BYTES)
-                    if not self._received_bytes and chunk.startswith(b"HTTP/"):
-                        # Read as a frame it is a large one, whose end would be waited for.
-                        raise h2.exceptions.ProtocolError("it speaks HTTP/1")
-                    self._received_bytes += len(chunk)
-                    self.protocol.receive_data(chunk)
-                    self.flush()
+                    self._received(await stream.receive(RECEIVE_BYTES))
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self.lose(f"the connection to {self._authority} was lost")
             except (h2.exceptions.ProtocolError, ValueError, LookupError) as error:  # h2 lets some of its own out
                 self.lose(f"{self._authority} does not speak gRPC: {error or type(error).__name__}")
+
+    def _received(self, chunk: bytes) -> None:
+        if not self._received_bytes and chunk.startswith(b"HTTP/"):
+            # Read as a frame it would be a large one, whose end would be waited for.
+            raise h2.exceptions.ProtocolError("it speaks HTTP/1")
+        self._received_bytes += len(chunk)
+        self.protocol.receive_data(chunk)
+        self.flush()
 
     async def _write(self, stream: anyio.abc.SocketStream) -> None:
         while True:

@@ -41,5 +41,5 @@ def test_urls_that_are_read(url, address):
 )
 @pytest.mark.parametrize("client", [Statehouse, AsyncStatehouse])
 def test_a_bad_url_is_a_value_error(client, url):
-    with pytest.raises(ValueError, match="address of a daemon|port must be|not supported"):
+    with pytest.raises(ValueError, match=r"address of a daemon|port must be|not supported"):
         client(url)

@@ -161,11 +161,11 @@ def test_cancelling_a_call_resets_it_and_keeps_the_connection(run, memory_server
 
 def test_an_exception_of_the_block_passes_as_it_is(run, memory_server):
     async def main():
-        with pytest.raises(KeyError, match="mine"):
+        with pytest.raises(KeyError, match="mine"):  # noqa: PT012
             async with AsyncStatehouse(memory_server.url) as client:
                 await client.health()
                 raise KeyError("mine")
-        with pytest.raises(TransactionError):
+        with pytest.raises(TransactionError):  # noqa: PT012
             async with AsyncStatehouse(memory_server.url) as client, await client.begin_transaction() as txn:
                 await txn.commit()
                 await txn.commit()
@@ -202,7 +202,7 @@ def test_outside_its_block_a_client_says_so(run, memory_server):
     "arguments", [{"start_ts": -1}, {"end_ts": 2**64}, {"agent_id": "\ud800"}, {"namespace": "\ud800"}]
 )
 def test_arguments_that_the_wire_has_not_are_value_errors(arguments):
-    with pytest.raises(ValueError, match="range|surrogates"):
+    with pytest.raises(ValueError, match=r"range|surrogates"):
         AsyncStatehouse().replay(**{"agent_id": "a", **arguments})
 
 

@@ -170,7 +170,6 @@ def frame(rng):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_frames_end_in_an_error_of_ours(raw_server, seed):
-    print(f"seed {seed}")
     rng = random.Random(seed)
     settings = b"\0\0\0\x04\0\0\0\0\0" if seed % 4 else b""
     server = raw_server(settings + b"".join(frame(rng) for _ in range(20)), hang_up=True)

@@ -22,7 +22,8 @@ def test_the_error_family():
 
 
 def test_importing_the_package_loads_no_client():
-    program = "import sys, statehouse; print([name for name in ('anyio', 'google.protobuf', 'purerpc') if name in sys.modules])"
+    heavy = ("anyio", "google.protobuf", "purerpc")
+    program = f"import sys, statehouse; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -32,6 +33,7 @@ def test_the_types_that_users_see():
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file", "pyproject.toml", str(checked)],
         capture_output=True,
+        check=False,
         text=True,
         cwd=Path(__file__).parents[2],
     )

@@ -30,6 +30,11 @@ def client(memory_server):
         yield client
 
 
+def run(program, *options):
+    command = [sys.executable, *options, "-c", program]
+    return subprocess.run(command, capture_output=True, check=False, text=True, timeout=30)
+
+
 def loop_threads():
     return [thread for thread in threading.enumerate() if thread.name == "statehouse-client"]
 
@@ -82,7 +87,7 @@ def test_both_clients_have_the_same_methods_and_arguments(sync, asynchronous):
 
 
 def test_a_block_that_raises_aborts(client, memory_server):
-    with pytest.raises(KeyError), client.begin_transaction() as txn:
+    with pytest.raises(KeyError), client.begin_transaction() as txn:  # noqa: PT012
         txn.write("a", "k", {})
         raise KeyError
     assert memory_server.open == {}
@@ -175,9 +180,7 @@ def test_an_unclosed_client_keeps_no_program_alive(memory_server):
         "replay = client.replay('a')\n"
         "print(client.health(), flush=True)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", program], capture_output=True, text=True, timeout=30
-    )
+    done = run(program, "-W", "error", "-X", "dev")
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 
 
@@ -197,7 +200,7 @@ def test_a_forked_child_connects_anew(client, memory_server):
         "txn.commit()\n"
         "print(*client.list_keys('a'))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    done = run(program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "child parent\n", "")
 
 
@@ -239,6 +242,6 @@ def test_killed_in_the_middle_of_a_call(mortal_server):
 def test_a_call_has_a_deadline(memory_server):
     memory_server.hold = {"ListKeys"}
     with Statehouse(memory_server.url, timeout_s=0.2) as client:
-        with pytest.raises(ConnectionError, match="within 0.2 s"):
+        with pytest.raises(ConnectionError, match=r"within 0\.2 s"):
             client.list_keys("a")
         assert client.health() == "ok"

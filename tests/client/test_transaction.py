@@ -65,7 +65,7 @@ def test_abort_is_idempotent_and_ends_it(run, memory_server):
 def test_leaving_by_an_exception_aborts(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            with pytest.raises(KeyError):
+            with pytest.raises(KeyError):  # noqa: PT012
                 async with await client.begin_transaction() as txn:
                     await txn.write("a", "k", {})
                     raise KeyError

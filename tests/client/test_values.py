@@ -113,7 +113,7 @@ def test_lists_of_objects_nulls_and_empties_survive():
     ],
 )
 def test_what_the_wire_would_change_is_refused_with_its_place(value, message):
-    with pytest.raises(ValueError, match="^value") as caught:
+    with pytest.raises(ValueError, match=r"^value") as caught:
         written(value)
     assert str(caught.value) == message
 
