@@ -1,11 +1,12 @@
 # Everything one does with a checkout. `make` alone lists it.
 #
-# The virtual environment is .venv, made with the first supported Python among $(PYTHON), python3,
-# python3.12 and python3.11. Two stamps say what is installed in it, so that `make run` need not wait for
+# The virtual environment is .venv, made with $(PYTHON) if that is given, else with the first supported one
+# of python3, python3.12 and python3.11. Two stamps say what is installed in it, so that `make run` need not wait for
 # the tools that only developing needs, and nothing is installed twice.
 
 SHELL := /bin/sh
-PYTHON ?= python3
+PYTHON ?=
+PYTHONS := $(or $(PYTHON),python3 python3.12 python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
@@ -43,7 +44,7 @@ clean: ## Remove what was built or installed here; the data in ./statehouse-data
 	find statehouse tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:
-	@for python in "$(PYTHON)" python3 python3.12 python3.11; do \
+	@for python in $(PYTHONS); do \
 	  if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
 	    echo "making $(VENV) with $$python ($$("$$python" -V))"; \
 	    "$$python" -m venv --clear $(VENV) || exit 1; \
@@ -51,7 +52,7 @@ $(VENV)/made:
 	    exit 0; \
 	  fi; \
 	done; \
-	echo "Statehouse needs CPython 3.11 or 3.12, and found: $$("$(PYTHON)" -V 2>&1 || true)" >&2; \
+	echo "Statehouse needs CPython 3.11 or 3.12, and found: $$(for python in $(PYTHONS); do "$$python" -V 2>&1; done)" >&2; \
 	echo "Name one with: make PYTHON=/path/to/python3.12 ..." >&2; \
 	echo "(On 3.13 and newer plyvel has no wheel; CONTRIBUTING.md says what it takes.)" >&2; \
 	exit 1

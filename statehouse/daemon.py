@@ -60,6 +60,8 @@ async def run_daemon(settings: Settings) -> None:
     hold = nullcontext(settings.data_dir) if settings.use_memory else hold_data_directory(settings.data_dir)
     async with trio.open_nursery() as signals:
         await signals.start(_stop_on_signals, life, settings.shutdown_grace_s)
+        build = build_version(os.environ)
+        log.info("starting", version=build.version, git_sha=build.git_sha, pid=os.getpid())
         with life.scope, hold as data_dir:
             settings = evolve(settings, data_dir=data_dir)
             async with (
@@ -71,7 +73,7 @@ async def run_daemon(settings: Settings) -> None:
                 address = await edge.start(_serve, server, listener, life.stop, settings.shutdown_grace_s, drained)
                 started_s = time.monotonic()
                 async with open_engine(settings) as engine:
-                    server.open(make_handlers(engine, build_version(os.environ)))
+                    server.open(make_handlers(engine, build))
                     life.ready = True
                     _say_ready(settings, address, recovery_s=time.monotonic() - started_s, head_ts=engine.head_ts)
                     await drained.wait()

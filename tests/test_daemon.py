@@ -7,12 +7,20 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import trio
 from daemon_process import STATEHOUSED, DaemonFailedError
 
 import statehouse
+from statehouse.cli.exit_codes import daemon_exit_for
+from statehouse.daemon import run_daemon
+from statehouse.limits import Limits
+from statehouse.setting_forms import Address
+from statehouse.settings import Settings
 
 
 def test_the_ready_line(daemon, tmp_path):
@@ -140,6 +148,53 @@ def test_a_signal_stops_an_idle_daemon(number, daemon):
         assert daemon.wait() == 0
     assert [event["signal"] for event in daemon.events("stopping")] == [number.name]
     assert len(daemon.events("stopped")) == 1
+
+
+def test_a_signal_while_it_starts_ends_the_start(make_daemon):
+    daemon = make_daemon()
+    daemon.launch()
+    daemon.wait_for("starting")
+    assert daemon.stop() == 0
+    assert len(daemon.events("stopped")) == 1
+    assert daemon.restart().ready["head_ts"] == 0
+
+
+@pytest.fixture
+def in_this_process(tmp_path, monkeypatch):
+    """Run the daemon here, on an engine that does as told; it gets SIGTERM as soon as it is ready."""
+
+    async def run(engine_of_the_test):
+        monkeypatch.setattr("statehouse.daemon.open_engine", lambda _: engine_of_the_test)
+        monkeypatch.setattr("statehouse.daemon._say_ready", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        await run_daemon(Settings(listen_addr=Address("127.0.0.1", 0), data_dir=tmp_path / "data"))
+
+    return run
+
+
+async def test_a_log_that_was_poisoned_shows_in_the_exit_code(in_this_process):
+    @asynccontextmanager
+    async def poisoned(_=None):
+        yield SimpleNamespace(limits=Limits(), head_ts=7, health=lambda: "read-only")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await in_this_process(poisoned())
+    assert daemon_exit_for(caught.value) == 6
+    assert "read-only" in str(caught.value.exceptions[0])
+
+
+async def test_an_engine_that_fails_takes_the_daemon_down(in_this_process):
+    @asynccontextmanager
+    async def failing():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            yield SimpleNamespace(limits=Limits(), head_ts=7, health=lambda: "ok")
+
+    async def fail():
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await in_this_process(failing())
+    assert daemon_exit_for(caught.value) == 1
 
 
 def test_sigterm_under_load_exits_0_and_keeps_every_answered_commit(daemon):
