@@ -27,7 +27,7 @@ def compiler_python() -> Path:
     if not installed.exists() or installed.read_text() != COMPILER:
         venv.create(COMPILER_VENV, with_pip=True, clear=True)
         # grpcio-tools imports pkg_resources, which setuptools 81 dropped.
-        command = [python, "-m", "pip", "install", "--quiet", COMPILER, "setuptools<81"]
+        command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", COMPILER, "setuptools<81"]
         subprocess.run(command, check=True)
         installed.write_text(COMPILER)
     return python
@@ -37,7 +37,7 @@ def generate(destination: Path) -> list[Path]:
     """Compile every file below `proto/` into `destination`; return what was written, relative to it."""
     sources = sorted(str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto"))
     outputs = [f"--python_out={destination}", f"--pyi_out={destination}"]
-    command = [compiler_python(), "-m", "grpc_tools.protoc", "--proto_path=proto", *outputs, *sources]
+    command: list[str | Path] = [compiler_python(), "-m", "grpc_tools.protoc", "--proto_path=proto", *outputs, *sources]
     subprocess.run(command, check=True, cwd=ROOT)
     return sorted(path.relative_to(destination) for path in destination.rglob("*_pb2.py*"))
 
