@@ -3,6 +3,7 @@
 pytest_plugins = [
     "fix_daemon",
     "client.fix_server",
+    "rpc.fix_edge",
     "rpc.fix_fake_engine",
     "storage.fix_log",
 ]

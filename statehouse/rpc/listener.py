@@ -14,6 +14,7 @@ from statehouse.errors import AddressError
 __all__ = ["open_listener", "socket_address"]
 
 _BACKLOG: Final = 1024
+_HIGHEST_PORT: Final = 65_535
 
 
 async def open_listener(host: str, port: int) -> trio.SocketListener:
@@ -22,6 +23,8 @@ async def open_listener(host: str, port: int) -> trio.SocketListener:
     A name that has several addresses stands for the first of them. Raises AddressError when the address is
     taken, not allowed, unknown or not this machine's. Closing the listener is the caller's part.
     """
+    if not 0 <= port <= _HIGHEST_PORT:  # the C library would take it modulo 65,536
+        raise AddressError(f"cannot listen on {_text(host, port)}: the port must be from 0 to {_HIGHEST_PORT}")
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]

@@ -169,7 +169,7 @@ class ServerConnection:
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
             self._end(call, encode_failure(error, call.method))
             return
-        if isinstance(work, bytes) and self._room(call) >= len(work) + _MESSAGE.size:
+        if isinstance(work, bytes) and (self._room(call) >= len(work) + _MESSAGE.size or call.over):
             self._send_now(call, _MESSAGE.pack(len(work)) + work)
             self._end(call, None)
         elif self._nursery is not None:
@@ -228,6 +228,8 @@ class ServerConnection:
             return 0
 
     def _send_now(self, call: ServerCall, piece: bytes) -> None:
+        if call.over:
+            return
         try:
             if not call.response_started:
                 call.response_started = True

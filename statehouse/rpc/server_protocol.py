@@ -14,6 +14,7 @@ import h2.events
 import hyperframe.frame
 from attrs import frozen
 from h2.errors import ErrorCodes
+from h2.exceptions import FrameTooLargeError
 from h2.settings import SettingCodes, Settings
 from purerpc.grpclib.buffers import MessageReadBuffer
 from purerpc.grpclib.config import GRPCConfiguration
@@ -37,6 +38,7 @@ HEADER_LIST_BYTES: Final = 8 * KIB
 RECEIVED_BYTES: Final = 16 * MIB
 """Of requests that have not ended, over all calls of a connection (or two whole requests, if that is more)."""
 
+_FRAME_HEADER_BYTES: Final = 9
 _OK: Final = Status(StatusCode.OK)
 _INITIAL_WINDOW: Final = 65_535  # RFC 9113, 6.9.2: the connection's window starts here whatever the settings say
 
@@ -84,8 +86,11 @@ class ServerProtocol(GRPCConnection):  # type: ignore[misc]
 
     def __init__(self, max_request_bytes: int) -> None:
         super().__init__(GRPCConfiguration(client_side=False, max_message_length=max_request_bytes))
-        # purerpc has h2 decode header bytes as UTF-8, where one bad byte ends the connection: here they stay bytes.
-        configuration = h2.config.H2Configuration(client_side=False, header_encoding=None)
+        # purerpc has h2 check headers and decode them as UTF-8, and a bad one ends the connection: here they come as
+        # they are, and `parse_headers` refuses the one call.
+        configuration = h2.config.H2Configuration(
+            client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False
+        )
         self.h2_connection = _H2Connection(configuration)
         self._set_h2_connection_local_settings()
         self._received: dict[int, int] = {}  # bytes of each request that has not ended
@@ -109,6 +114,16 @@ class ServerProtocol(GRPCConnection):  # type: ignore[misc]
         """Send the settings; the first thing on a connection."""
         self.h2_connection.initiate_connection()
         self.h2_connection.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _INITIAL_WINDOW)
+
+    def receive_data(self, data: bytes | bytearray) -> list[object]:
+        """Take what came; see the class for what is returned and raised."""
+        events: list[object] = super().receive_data(data)
+        # h2 3.2 looks at a frame's length only when all of the frame has come: 16 MiB, at the sender's leisure.
+        begun = self.h2_connection.incoming_buffer.data
+        if len(begun) >= _FRAME_HEADER_BYTES and int.from_bytes(begun[:3], "big") > FRAME_BYTES:
+            self.h2_connection.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+            raise FrameTooLargeError(f"a frame over {FRAME_BYTES} bytes")
+        return events
 
     @property
     def pending_output_bytes(self) -> int:

@@ -26,8 +26,8 @@ class FakeEngine:
         self.fail_with = None  # raised by every call
         self.held = None  # with a list here, commits are not answered: their replies are appended to it
         self.scan_gate = None  # with an Event here, scans wait for it
+        self.scanning = trio.Event()
         self.endless_replay = None  # a chunk that replay repeats for ever
-        self.replays_ended = []
         self.replay_ended = trio.Event()
         self.chunks_sent = 0
 
@@ -125,6 +125,7 @@ class FakeEngine:
     async def _scan(self):
         self._check()
         await trio.lowlevel.checkpoint()
+        self.scanning.set()
         if self.scan_gate is not None:
             await self.scan_gate.wait()
 
