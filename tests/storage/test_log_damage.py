@@ -75,6 +75,8 @@ def test_the_tail_cut_at_every_byte_of_the_last_three_records(bench, five, grown
         bench.open(verify_all=True).close()
         assert bench.payloads() == [*contents[:kept], payload(100)]
         assert bench.cuts == []
+        for path in bench.segments()[1:]:  # begun because the cut file had no room
+            bench.disk.remove(path)
 
 
 def test_a_cut_below_the_watermark_is_refused(bench, five):
@@ -83,7 +85,7 @@ def test_a_cut_below_the_watermark_is_refused(bench, five):
     for cut in range(starts[2], starts[5]):
         bench.overwrite(FIRST, whole[:cut])
         kept = sum(start <= cut for start in starts[1:])
-        what = rf"\.log: damaged at offset {starts[kept]}, commit_ts {kept + 1}|ends at commit_ts {kept}, and the view has 5"
+        what = rf"damaged at offset {starts[kept]}, commit_ts {kept + 1}|ends at commit_ts {kept}, and the view has 5"
         refused(bench, what, known_good=heads[5])
 
 
@@ -233,14 +235,18 @@ def test_many_records_wrecked_at_once_are_refused_when_two_whole_ones_follow(ben
 
 def test_the_search_is_near_linear_in_a_large_torn_tail():
     rng = random.Random(4)
-    words = b"".join(
-        rng.choice((b"\n\x04tool", b"\x12\x02id\n", bytes(5), b"\x80\x01\n", b'{"key": 1}\n')) for _ in range(2**19)
-    )
-    for tail in (rng.randbytes(4 << 20), words, b"\n" * (4 << 20), (b"\0\0\1\0" + b"\n" * 60) * (1 << 16)):
+    words = (b"\n\x04tool", b"\x12\x02id\n", bytes(5), b"\x80\x01\n", b'{"key": 1}\n')
+    tails = {
+        "noise": rng.randbytes(1 << 20),
+        "words": b"".join(rng.choices(words, k=1 << 17)),
+        "newlines": b"\n" * (1 << 19),
+        "lengths": (b"\0\0\1\0" + b"\n" * 60) * (1 << 13),
+    }
+    for name, tail in tails.items():
         before = time.process_time()
         evidence = evidence_of_sync(b"\0\0\0\x09" + tail + bytes(1 << 20), bytes(32), 72)
         assert evidence is None or "too much like records" in evidence
-        assert time.process_time() - before < 20  # quadratic would be hours
+        assert time.process_time() - before < 30, name  # a second or so; quadratic would be hours
 
 
 def test_a_tail_made_to_look_like_records_everywhere_is_refused_and_not_hashed_for_ever(monkeypatch):
@@ -293,15 +299,13 @@ def test_a_sealed_segment_cut_at_its_end(bench, segments, cut):
     opens_that_refuse(bench, heads, f"{paths[2]}: damaged at offset {offset}, commit_ts {commit_ts}: ")
 
 
-@pytest.mark.parametrize("size", range(0, HEADER_BYTES, 9))
-def test_a_segment_cut_in_its_header(bench, segments, size):
+@pytest.mark.parametrize("index", [0, 2, 6])
+def test_a_segment_cut_in_its_header(bench, segments, index):
     paths, heads = segments
-    for path in (paths[2], paths[6]):
-        bench.overwrite(path, bench.content(path)[:size])
-        opens_that_refuse(bench, heads, f"{path}: damaged at offset 0, .*cut: {size} of 72")
-        bench.overwrite(path, bench.content(paths[3]))
-        bench.disk.remove(paths[6])
-        break
+    whole = bench.content(paths[index])
+    for size in range(0, HEADER_BYTES, 9):
+        bench.overwrite(paths[index], whole[:size])
+        opens_that_refuse(bench, heads, f"{paths[index]}: damaged at offset 0, .*cut: {size} of 72")
 
 
 def test_a_sealed_segment_with_a_flipped_bit(bench, segments):
@@ -421,7 +425,8 @@ def test_a_bit_flipped_in_every_byte_of_a_header(bench, segments, index):
 def test_a_newer_format_is_refused_as_such(bench, segments):
     paths, heads = segments
     for path in (paths[0], paths[6]):
-        content = bytearray(bench.content(path))
+        whole = bench.content(path)
+        content = bytearray(whole)
         content[8:12] = struct.pack(">I", 2)
         content[68:72] = struct.pack(">I", crc32(content[:68]))
         bench.overwrite(path, bytes(content))
@@ -430,6 +435,7 @@ def test_a_newer_format_is_refused_as_such(bench, segments):
         )
         assert isinstance(error, NewerFormatError)
         assert error.details == {"file": path, "format": "2"}
+        bench.overwrite(path, whole)
 
 
 def test_a_log_file_by_another_name_is_refused_and_other_files_are_not(bench, five):
