@@ -53,12 +53,12 @@ _SCAN_ROWS_FIRST: Final = 16
 _SCAN_ROWS: Final = 256
 """Rows of a scan's first chunk and of its largest: one that wants a row must not pay for hundreds."""
 
-_NOT_THE_VIEWS_FAULT: Final = tuple(
-    os.strerror(number)
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE)
+_FULL: Final = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_NOT_THE_VIEWS_FAULT: Final = (
+    *_FULL,
+    *(os.strerror(number) for number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE)),
 )
 """LevelDB reports a failed system call as text; these do not say that the view's bytes are bad."""
-_FULL: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 class _Gate:
@@ -108,10 +108,12 @@ class _Gate:
 class _Reads:
     """What a database and a snapshot of it have in common."""
 
-    def __init__(self, source: Any, gate: _Gate, path: str) -> None:
+    def __init__(self, source: Any, gate: _Gate, held: set[Any], path: str) -> None:
         self._source = source
         self._source_get = source.get
         self._gate = gate
+        self._held = held
+        """Open iterators and snapshots of the whole view: they are freed inside the gate, or by closing the view."""
         self._path = path
 
     def get(self, key: bytes) -> bytes | None:
@@ -130,15 +132,12 @@ class _Reads:
                 iterator = self._source.iterator(
                     start=start, stop=stop, reverse=reverse, verify_checksums=True, fill_cache=False
                 )
+                self._held.add(iterator)
         except plyvel.Error as error:
             raise _translated(error, self._path) from error
         rows = self._chunks(iterator)
         next(rows)  # up to the first yield: only a generator that has begun runs its `finally`
         return rows
-
-    def close(self) -> None:
-        """Free it, once calls under way in other threads have ended. Closing a view closes its snapshots too."""
-        self._gate.close(self._source.close)
 
     def _chunks(self, iterator: Any) -> Rows:
         size = _SCAN_ROWS_FIRST
@@ -155,20 +154,27 @@ class _Reads:
                     return
                 size = min(size * 4, _SCAN_ROWS)
         finally:
-            # An iterator outlives its snapshot, and closing the database closes what is left of them.
-            with suppress(ViewClosedError), self._gate.outermost:
-                iterator.close()
+            self._free(iterator)
+
+    def _free(self, resource: Any) -> None:
+        """Close an iterator or a snapshot; after the view was closed it is closed already, or about to be."""
+        with suppress(ViewClosedError), self._gate.outermost:
+            self._held.discard(resource)
+            resource.close()
 
 
 class LevelDBSnapshot(_Reads):
     """A `ViewSnapshot` of a `LevelDBView`."""
+
+    def close(self) -> None:
+        self._gate.close(lambda: self._free(self._source))
 
 
 class LevelDBView(_Reads):
     """A `View` in a directory of its own. A read blocks on the disk at most for one block or one chunk of rows."""
 
     def __init__(self, db: Any, path: str) -> None:
-        super().__init__(db, _Gate(), path)
+        super().__init__(db, _Gate(), set(), path)
         self._failed: ViewWriteError | None = None
 
     @classmethod
@@ -214,7 +220,20 @@ class LevelDBView(_Reads):
 
     def snapshot(self) -> LevelDBSnapshot:
         with self._gate:
-            return LevelDBSnapshot(self._source.snapshot(), _Gate(self._gate), self._path)
+            snapshot = self._source.snapshot()
+            self._held.add(snapshot)
+            return LevelDBSnapshot(snapshot, _Gate(self._gate), self._held, self._path)
+
+    def close(self) -> None:
+        """Close the database, once calls under way in other threads have ended; snapshots and scans end with it."""
+        self._gate.close(self._close)
+
+    def _close(self) -> None:
+        # One by one and first: an iterator or snapshot that is freed while LevelDB is, by whoever drops it, crashes.
+        for resource in self._held:
+            resource.close()
+        self._held.clear()
+        self._source.close()
 
 
 def _text(error: Exception) -> str:

@@ -85,6 +85,8 @@ class _Map:
 
     def scan(self, moment: _Moment, start: bytes, stop: bytes, *, reverse: bool, ends_moment: bool) -> Rows:
         """The rows of a moment; with `ends_moment` it is closed with the scan."""
+        with self._lock:
+            self._check(moment)
         rows = self._chunks(moment, start, stop, reverse=reverse, ends_moment=ends_moment)
         next(rows)  # up to the first yield: only a generator that has begun runs its `finally`
         return rows

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable
 from typing import Protocol, TypeAlias
 
 Row: TypeAlias = tuple[bytes, bytes]
-"""A key and its value."""
+"""A key, which is never empty, and its value."""
 Write: TypeAlias = tuple[bytes, bytes | None]
 """A key and its new value; None deletes the key."""
 Rows: TypeAlias = Generator[Row, None, None]
