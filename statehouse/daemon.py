@@ -60,8 +60,6 @@ async def run_daemon(settings: Settings) -> None:
     hold = nullcontext(settings.data_dir) if settings.use_memory else hold_data_directory(settings.data_dir)
     async with trio.open_nursery() as signals:
         await signals.start(_stop_on_signals, life, settings.shutdown_grace_s)
-        build = build_version(os.environ)
-        log.info("starting", version=build.version, git_sha=build.git_sha, pid=os.getpid())
         with life.scope, hold as data_dir:
             settings = evolve(settings, data_dir=data_dir)
             async with (
@@ -71,6 +69,8 @@ async def run_daemon(settings: Settings) -> None:
                 server = Server(max_request_bytes(settings.limits))
                 drained = trio.Event()
                 address = await edge.start(_serve, server, listener, life.stop, settings.shutdown_grace_s, drained)
+                build = build_version(os.environ)
+                log.info("starting", version=build.version, git_sha=build.git_sha, data_dir=_shown_place(settings))
                 started_s = time.monotonic()
                 async with open_engine(settings) as engine:
                     server.open(make_handlers(engine, build))
@@ -115,8 +115,12 @@ def _say_ready(settings: Settings, address: str, *, recovery_s: float, head_ts: 
         "ready",
         address=address,
         port=int(address.rpartition(":")[2]),
-        data_dir="in memory" if settings.use_memory else str(settings.data_dir),
+        data_dir=_shown_place(settings),
         recovery_s=round(recovery_s, 3),
         head_ts=head_ts,
         pid=os.getpid(),
     )
+
+
+def _shown_place(settings: Settings) -> str:
+    return "in memory" if settings.use_memory else str(settings.data_dir)
