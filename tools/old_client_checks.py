@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from importlib import metadata
 
 import statehouse
-from statehouse import ReplayEvent, StateResult, StatehouseError, TransactionError
+from statehouse import ReplayEvent, StatehouseError, StateResult, TransactionError
 from statehouse import Statehouse as PublishedClient
 
 AGENT = "proof-agent"
