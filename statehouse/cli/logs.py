@@ -80,7 +80,12 @@ def _console(*, colors: bool) -> list[Processor]:
 
 
 def _json() -> list[Processor]:
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    return [structlog.processors.format_exc_info, _first_things_first, structlog.processors.JSONRenderer(default=str)]
+
+
+def _first_things_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """When, how grave and what come before the details, for whoever reads JSON with bare eyes."""
+    return {name: event.pop(name) for name in ("timestamp", "level", "event", "logger") if name in event} | event
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -47,6 +47,7 @@ def test_json_is_one_object_a_line(logs):
     stream = logs()
     structlog.stdlib.get_logger("statehouse.daemon").info("ready", port=50051, agent="a\nb")
     (line,) = lines(stream)
+    assert list(line)[:4] == ["timestamp", "level", "event", "logger"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line.pop("timestamp"))
     assert line == {
         "event": "ready",
