@@ -7,15 +7,23 @@ same id beside the whole of it.
 
 import secrets
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
-from statehouse.errors import InternalError, StatehouseError, UnavailableError
+from statehouse.errors import DiskFullError, InternalError, LogPoisonedError, StatehouseError, UnavailableError
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error, row_of
 
 __all__ = ["deadline_passed", "encode_failure", "shutting_down"]
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+# Said instead of a message that was made from the operating system's, which may name a file.
+_WITHOUT_FILES: Final[dict[type[StatehouseError], str]] = {
+    DiskFullError: "there is no room for the commit; nothing of it was done",
+    LogPoisonedError: "a write or sync of the log failed; no commit is taken until the daemon is started again",
+}
 
 
 def _new_error_id() -> str:
@@ -27,6 +35,9 @@ def encode_failure(error: Exception, call: str, new_error_id: Callable[[], str] 
     status = None
     if isinstance(error, StatehouseError):
         row = row_of(error)
+        if row.public and isinstance(error.__cause__, OSError) and row.error in _WITHOUT_FILES:
+            log.warning("call failed", call=call, error=error.message)
+            return encode_error(row.error(_WITHOUT_FILES[row.error], code=error.code))
         if row.public:
             return encode_error(error)
         status = row.status

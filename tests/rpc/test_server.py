@@ -22,6 +22,7 @@ from statehouse.errors import (
     TransactionError,
 )
 from statehouse.limits import CALLS_PER_CONNECTION, Limits
+from statehouse.rpc import server_connection
 from statehouse.rpc.build_version import BuildVersion
 from statehouse.rpc.contract import SERVICE_NAME
 from statehouse.rpc.error_table import TRAILER_NAME, decode_error
@@ -181,6 +182,16 @@ async def test_damage_is_told_without_naming_files(edge, fake_engine, error_clas
     error = await refused(edge, "Health")
     assert error.code() is status
     assert detail_of(error).code == ErrorCode.STORAGE_ERROR
+    assert "srv" not in error.details() + str(detail_of(error))
+
+
+@pytest.mark.parametrize("error_class", [DiskFullError, LogPoisonedError])
+async def test_what_the_operating_system_said_is_not_told(edge, fake_engine, error_class):
+    fake_engine.fail_with = error_class("[Errno 28] No space left on device: '/srv/data/log/1.log'")
+    fake_engine.fail_with.__cause__ = OSError(28, "No space left on device", "/srv/data/log/1.log")
+    error = await refused(edge, "Health")
+    assert detail_of(error).code == ErrorCode.STORAGE_ERROR
+    assert "commit" in error.details()
     assert "srv" not in error.details() + str(detail_of(error))
 
 
@@ -419,6 +430,21 @@ async def test_garbage_ends_its_connection_and_no_other(edge, garbage):
         with trio.fail_after(PATIENCE_S):
             while await stream.receive_some(4096):
                 pass
+    assert (await edge.call("Health")).status == "ok"
+
+
+async def test_a_peer_that_says_nothing_is_let_go(edge, monkeypatch):
+    monkeypatch.setattr(server_connection, "PREFACE_S", 0.01)
+    async with await edge.connect() as stream:
+        with trio.fail_after(PATIENCE_S):
+            while await stream.receive_some(4096):
+                pass
+
+
+async def test_headers_over_the_limit_end_their_connection_and_no_other(edge, raw_peer):
+    raw_peer.start(HEALTH, [("x", "y" * 10_000)])
+    await raw_peer.until(lambda: raw_peer.goodbye)
+    assert raw_peer.goodbye
     assert (await edge.call("Health")).status == "ok"
 
 
