@@ -13,6 +13,7 @@ from statehouse.limits import READ_CHUNK_BYTES
 from statehouse.storage.disk import RealDisk
 from statehouse.storage.event_log import EventLog, LogHead
 from statehouse.storage.log_format import AFTER_SYNC, HEADER_BYTES, LENGTH, RECORD_OVERHEAD_BYTES, genesis_chain
+from statehouse.storage.simdisk import SimulatedFile
 
 FULL = OSError(errno.ENOSPC, "full")
 BROKEN = OSError(errno.EIO, "broken")
@@ -329,6 +330,28 @@ def test_roll_back_undoes_the_last_group_on_the_medium_too(bench, synced, rotate
     assert reopened(bench) == group(1, 2, 5)
 
 
+def test_what_follows_a_roll_back_says_that_all_before_it_was_synced(bench):
+    log = bench.open()
+    commit(log, group(1))
+    log.append(group(2))
+    log.roll_back()
+    (placement,) = log.append(group(3))
+    length = LENGTH.unpack_from(bench.content(), placement.offset - RECORD_OVERHEAD_BYTES)[0]
+    assert length == 60 | AFTER_SYNC
+
+
+def test_an_empty_segment_that_is_replaced_is_read_anew(bench):
+    log = bench.open()
+    placements = log.append(group(1))
+    assert log.read(*pointers(log, placements, group(1))[0]) == payload(1)
+    log.roll_back()
+    large = group(2, size=2 * SEGMENT)
+    placements = commit(log, large)
+    assert bench.segments() == [FIRST]
+    assert log.read(*pointers(log, placements, large)[0]) == large[0]
+    log.close()
+
+
 def test_there_is_nothing_to_roll_back_but_an_append_that_succeeded(bench):
     log = bench.open(max_bytes=1000)
     with pytest.raises(RuntimeError):
@@ -456,17 +479,17 @@ def test_a_sync_that_fails_poisons_and_is_not_tried_again(bench):
 def test_after_a_failed_sync_the_next_start_makes_durable_what_it_found(bench):
     log = bench.open()
     commit(log, group(1))
-    log.append(group(2, 3))
+    log.append(group(2, 3, size=700))
     bench.disk.fail_next("sync", BROKEN)
     with pytest.raises(LogPoisonedError):
         log.sync()
     log.close()
     # The kernel takes the pages for clean: without being written again, they would be gone after power loss.
-    assert reopened(bench) == group(1, 2, 3)
+    assert reopened(bench) == [*group(1), *group(2, 3, size=700)]
     for seed in range(20):
         other = make_bench(bench.disk.crash(random.Random(seed)))
         other.open().close()
-        assert other.payloads() == group(1, 2, 3)
+        assert other.payloads() == [*group(1), *group(2, 3, size=700)]
 
 
 def rotate(log):
@@ -652,6 +675,7 @@ def test_a_pointer_that_does_not_fit_is_damage_with_its_place(many):
         (commit_ts - 100, offset, size, crc),
         (commit_ts, 10**6, size, crc),
         (400, 4000, 1000, crc),  # past the end
+        (400, 10**6, 5, 0),  # the CRC-32 of nothing is 0
     ):
         for read in (lambda pointer=pointer: log.read(*pointer), lambda pointer=pointer: log.read_many([pointer])):
             with pytest.raises(
@@ -717,8 +741,8 @@ def test_few_segments_are_kept_open_and_all_can_be_read(bench, monkeypatch):
     contents = group(*range(40), size=900)
     wanted = pointers(log, [placement for content in contents for placement in commit(log, [content])], contents)
     closed = []
-    close = type(bench.disk.open(FIRST)).close
-    monkeypatch.setattr("statehouse.storage.simdisk.SimulatedFile.close", lambda file: (closed.append(1), close(file)))
+    close = SimulatedFile.close
+    monkeypatch.setattr(SimulatedFile, "close", lambda file: (closed.append(1), close(file)))
     opens = bench.disk.operations["open"]
     assert [log.read(*pointer) for pointer in wanted] == contents
     assert bench.disk.operations["open"] - opens == len(bench.segments()) == 10
@@ -726,6 +750,30 @@ def test_few_segments_are_kept_open_and_all_can_be_read(bench, monkeypatch):
     assert log.read(*wanted[-1]) == contents[-1]
     assert bench.disk.operations["open"] - opens == 10
     log.close()
+
+
+def test_a_handle_that_is_evicted_while_it_is_read_from_is_closed_afterwards(bench, monkeypatch):
+    log = bench.open(open_limit=1)
+    contents = group(*range(3), size=3000)
+    wanted = pointers(log, [placement for content in contents for placement in commit(log, [content])], contents)
+    read_at, close = SimulatedFile.read_at, SimulatedFile.close
+    closed = []
+
+    def read_others_first(file, offset, size):
+        monkeypatch.setattr(SimulatedFile, "read_at", read_at)
+        assert [log.read(*pointer) for pointer in wanted[1:]] == contents[1:]
+        assert file not in closed
+        log._readers.close()
+        assert file not in closed
+        evicted.append(file)
+        return read_at(file, offset, size)
+
+    evicted = []
+    monkeypatch.setattr(SimulatedFile, "read_at", read_others_first)
+    monkeypatch.setattr(SimulatedFile, "close", lambda file: (closed.append(file), close(file)))
+    assert log.read(*wanted[0]) == contents[0]
+    assert evicted[0] in closed
+    assert len(closed) == 3
 
 
 def test_threads_read_while_one_appends(bench):

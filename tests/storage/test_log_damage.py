@@ -89,15 +89,15 @@ def test_a_cut_below_the_watermark_is_refused(bench, five):
         refused(bench, what, known_good=heads[5])
 
 
-def test_old_bytes_of_a_cut_tail_never_remain(bench, five):
-    contents, starts, _ = five
+def test_old_bytes_of_a_cut_tail_never_remain(bench):
+    log = bench.open(segment_bytes=1 << 16)
+    _, placement = commit(log, [payload(1)], [payload(2, 30_000)])
+    log.close()
     whole = bench.content()
-    torn = bytearray(whole)
-    torn[starts[4] + 50] ^= 1
-    bench.overwrite(FIRST, bytes(torn))
+    bench.disk.flip_bit(FIRST, placement.offset + 50)
     bench.open().close()
-    assert bench.content() == whole[: starts[4]].ljust(len(whole), b"\0")
-    assert bench.payloads() == contents[:4]
+    assert bench.payloads() == [payload(1)]
+    assert bench.content() == whole[: placement.offset - RECORD_OVERHEAD_BYTES].ljust(len(whole), b"\0")
 
 
 @pytest.mark.parametrize("seed", range(300))
@@ -231,6 +231,16 @@ def test_many_records_wrecked_at_once_are_refused_when_two_whole_ones_follow(ben
     content = bench.content()
     bench.overwrite(FIRST, content[:start] + noise[wreck] + content[stop:])
     refused(bench, rf"commit_ts {10 * group + 1}: .*the record at offset \d+ was written after it had been synced")
+
+
+def test_a_whole_last_group_is_found_though_all_before_it_is_wrecked(bench):
+    log = bench.open()
+    placements = commit(log, *[[payload(number)] for number in range(5)], [payload(5), payload(6)])
+    log.close()
+    start, stop = HEADER_BYTES + 10, placements[5].offset - RECORD_OVERHEAD_BYTES
+    content = bench.content()
+    bench.overwrite(FIRST, content[:start] + random.Random(1).randbytes(stop - start) + content[stop:])
+    refused(bench, f"commit_ts 1: .*the record at offset {stop} was written after it had been synced")
 
 
 def test_the_search_is_near_linear_in_a_large_torn_tail():
