@@ -85,7 +85,8 @@ def _json() -> list[Processor]:
 
 def _first_things_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """When, how grave and what come before the details, for whoever reads JSON with bare eyes."""
-    return {name: event.pop(name) for name in ("timestamp", "level", "event", "logger") if name in event} | event
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event", "logger") if name in event}
+    return {**first, **event}
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
