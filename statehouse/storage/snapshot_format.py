@@ -162,15 +162,17 @@ class SnapshotReader:
         length, checksum = _BLOCK_HEAD.unpack(self._take(_BLOCK_HEAD.size))
         if length > _BLOCK_BYTES_MAX:
             raise SnapshotDamagedError(self._path, offset, f"a block of {length} bytes")
-        block = self._take(length)
+        block = self._take(length, offset)
         if crc32(block) != checksum:
             raise SnapshotDamagedError(self._path, offset, f"the checksum of a block of {length} bytes is another")
         return block
 
-    def _take(self, size: int) -> bytes:
+    def _take(self, size: int, begin: int | None = None) -> bytes:
+        """The next bytes; `begin` is where the block begins that they belong to, whose length may be what is wrong."""
         piece = self._file.read_at(self._offset, size)
         if len(piece) != size:
-            raise SnapshotDamagedError(self._path, self._offset, f"it ends {size - len(piece)} bytes too early")
+            offset = self._offset if begin is None else begin
+            raise SnapshotDamagedError(self._path, offset, f"it ends {size - len(piece)} bytes too early")
         self._hash.update(piece)
         self._offset += size
         return piece
