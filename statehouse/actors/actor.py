@@ -57,7 +57,7 @@ class Actor(Generic[M]):
     @property
     def idle(self) -> bool:
         """Whether the actor is in no turn, held by nobody, and has nothing to do."""
-        return not (self._in_turn or self._holds or len(self._mailbox))
+        return not (self._in_turn or self._holds or self._mailbox)
 
     def send(self, message: M) -> None:
         """Hand a message over: handled now when the actor is idle, else queued.
@@ -66,13 +66,13 @@ class Actor(Generic[M]):
         """
         if self._closed is not None:
             message.reply.fail(self._closed)
-        elif self.idle:
-            self._handle(message)
-        else:
+        elif self._in_turn or self._holds or self._mailbox:
             try:
                 self._mailbox.put(message)
             except StatehouseError as error:
                 message.reply.fail(error)
+        else:
+            self._handle(message)
 
     def hold(self) -> None:
         """Handle no message until `release`; what arrives waits in the mailbox."""

@@ -38,7 +38,7 @@ class Background:
             try:
                 await trio.to_thread.run_sync(self._work, limiter=self._thread)
             except (OSError, StorageError) as error:
-                log.warning(f"{self._name} failed", reason=str(error), retry_in_s=BACKGROUND_RETRY_S)
+                log.warning("background work failed", work=self._name, reason=str(error), retry_in_s=BACKGROUND_RETRY_S)
                 await trio.sleep(BACKGROUND_RETRY_S)
             self._poked = trio.Event()
             self.poke()

@@ -5,13 +5,12 @@ queue: they go straight to the store, because a commit is answered only after th
 stay on the event loop; scans and replays read in worker threads, a chunk at a time.
 """
 
-import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from statehouse.actors.background import Background
 from statehouse.actors.commits import carry_out
@@ -20,6 +19,7 @@ from statehouse.actors.partitions import Partitions
 from statehouse.actors.reply import Reply
 from statehouse.actors.sequencer import Sequencer, SequencerMachine
 from statehouse.actors.supervisor import Supervisor
+from statehouse.actors.transaction_ids import transaction_ids
 from statehouse.actors.transactions import Transactions, TransactionsMachine
 from statehouse.limits import READ_THREADS, Limits
 from statehouse.storage.keys import agent_prefix
@@ -29,15 +29,12 @@ from statehouse.types import AgentId
 
 __all__ = ["Engine", "EngineSettings", "run_engine"]
 
-TXN_ID_BYTES = 16
-"""128 random bits; 22 characters in base64url."""
-
 
 @frozen(kw_only=True)
 class EngineSettings:
     """What the actors need to know."""
 
-    limits: Limits = Limits()
+    limits: Limits = field(factory=Limits)
     tx_timeout_ms: int = 30_000
     max_resident_partitions: int = 10_000
 
@@ -173,7 +170,7 @@ async def run_engine(
         TransactionsMachine(
             settings.limits,
             default_timeout_ms=settings.tx_timeout_ms,
-            new_id=lambda: secrets.token_urlsafe(TXN_ID_BYTES),
+            new_id=transaction_ids().__next__,
             committed_ts=store.committed_ts,
         ),
         submit=lambda transaction: carry_out(transaction, partitions, sequencer.commit),

@@ -14,6 +14,7 @@ commit and its recovery can share everything that follows. Fields that a later v
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from statehouse.storage.wire import LENGTH_DELIMITED, VARINT, WireError, fields, length_delimited, tag, varint
@@ -122,13 +123,18 @@ def section_body(agent: bytes, txn_id: str, operations: Sequence[tuple[bytes, by
 
 def stamp(commit_ts: int, committed_at_ns: int) -> bytes:
     """The sequencer's half of every section of one commit; the time is nanoseconds since 1970, in UTC."""
-    seconds, nanos = divmod(committed_at_ns, _NS_PER_S)
+    return _COMMIT_TS_TAG + varint(commit_ts) + _committed_at(committed_at_ns)
+
+
+@lru_cache(maxsize=1)  # a group of commits has one time
+def _committed_at(time_ns: int) -> bytes:
+    seconds, nanos = divmod(time_ns, _NS_PER_S)
     time = b""
     if seconds:
         time += _SECONDS_TAG + varint(seconds)
     if nanos:
         time += _NANOS_TAG + varint(nanos)
-    return _COMMIT_TS_TAG + varint(commit_ts) + _COMMITTED_AT_TAG + varint(len(time)) + time
+    return _COMMITTED_AT_TAG + varint(len(time)) + time
 
 
 def record_of(sections: Sequence[bytes]) -> tuple[bytes, list[int]]:
