@@ -95,7 +95,8 @@ def exit_code_of(arguments: Sequence[str] | None) -> int:
 
 
 def _say(line: str) -> None:
-    click.echo(f"{click.style('statehousectl:', fg='red')} {' '.join(line.split())}", err=True)
+    color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    click.echo(f"{click.style('statehousectl:', fg='red')} {' '.join(line.split())}", err=True, color=color)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """statehousectl against a real daemon: what it prints, line by line, and how it exits."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -312,3 +313,15 @@ def test_json_cannot_steer_a_terminal_and_stays_json(ctl, address):
     assert json.loads(out) == {"t": "\x1b[2J\x9b2J\u202eé"}
     assert not set(out) & set("\x1b\x9b\u202e")
     assert "é" in out
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_is_for_terminals_and_not_for_who_declines_it(environment, coloured):
+    main, terminal = os.openpty()
+    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    subprocess.run([*STATEHOUSECTL, "frob"], stderr=terminal, env=inherited | environment, check=False)
+    os.close(terminal)
+    assert (b"\x1b[" in os.read(main, 4096)) is coloured
+    os.close(main)
+    piped = subprocess.run([*STATEHOUSECTL, "frob"], capture_output=True, env=inherited | environment, check=False)
+    assert b"\x1b[" not in piped.stderr
