@@ -19,8 +19,9 @@ __all__ = ["LogFetch", "Pointer"]
 Pointer: TypeAlias = tuple[int, int, int, int]
 """commit_ts, offset in its segment, length, CRC-32."""
 
-_SPAN_PER_WANTED: Final = 4
-"""A span is read in one go while at least one byte in so many of it is wanted."""
+_SPAN_PER_WANTED: Final = 32
+"""A span is read in one go while at least one byte in so many of it is wanted. Measured with records of 400 bytes from
+the page cache: below one in 64 a read for each is as quick, at one in 16 a span takes a third of the time."""
 
 _NO_STOP: Final = 1 << 64
 
