@@ -26,7 +26,10 @@ def carry_out(
     `sequence` puts a prepared commit in the sequencer's line, or raises a StatehouseError.
     """
     if not transaction.legs:
-        return sequence(empty_commit(transaction.txn_id))
+        try:
+            return sequence(empty_commit(transaction.txn_id))
+        except StatehouseError as error:
+            return Reply.failed(error)  # raised, it would leave a transaction that was taken without an outcome
     if len(transaction.legs) > partitions.max_resident:
         agents = len(transaction.legs)
         return Reply.failed(
