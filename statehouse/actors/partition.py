@@ -44,27 +44,29 @@ class PartitionMachine:
         self._agent_fields = agent_fields(agent)
         self._stored = stored
         self._load_counters = counters
-        self._counters = counters()
+        self._counters: AgentCounters | None = None
+        """None: not read from the view yet, which can fail."""
         self._pending: dict[bytes, _Latest] = {}
         self.pending_commits = 0
 
     def prepare(self, message: Prepare) -> PreparedSection:
         """Assign versions and build the section; everything in it is pending from now on."""
         latest = self._pending
+        counters = self._load_counters() if self._counters is None else self._counters
+        # All reads come first: one that fails must not leave versions that were counted and never committed.
+        latest.update({key: self._latest_stored(key) for key, _ in message.leg.operations if key not in latest})
         operations: list[tuple[bytes, bytes | None, int]] = []
         live_keys = 0
         for key, value in message.leg.operations:
-            known = latest.get(key)
-            if known is None:
-                known = latest[key] = self._latest_stored(key)
+            known = latest[key]
             exists = value is not None
             live_keys += exists - known.exists
             known.version += 1
             known.exists = exists
             operations.append((key, value, known.version))
-        self._counters = self._counters.plus(operations=len(operations), live_keys=live_keys)
+        counters = self._counters = counters.plus(operations=len(operations), live_keys=live_keys)
         self.pending_commits += 1
-        return prepare_section(self._column_prefix, self._agent_fields, message.txn_id, operations, self._counters)
+        return prepare_section(self._column_prefix, self._agent_fields, message.txn_id, operations, counters)
 
     def durable(self, section: PreparedSection, commit_ts: int) -> None:
         """The section is in the log and in the view."""
@@ -73,14 +75,14 @@ class PartitionMachine:
             latest = self._pending.get(operation.key)
             if latest is not None and latest.version == operation.version:
                 del self._pending[operation.key]
-        if not self._counters.first_commit_ts:
+        if self._counters is not None and not self._counters.first_commit_ts:
             self._counters = self._counters.at(commit_ts, commit_ts)
 
     def forget_pending(self) -> None:
         """Everything pending has failed."""
         self.pending_commits = 0
         self._pending.clear()
-        self._counters = self._load_counters()
+        self._counters = None
 
     def _latest_stored(self, key: bytes) -> _Latest:
         stored = self._stored(key)
