@@ -210,6 +210,7 @@ class Partitions:
         reported = self._supervisor.bug(error, last_message=repr(message), **partition.state)
         now_s = trio.current_time()
         if partition.crashed_s is not None and now_s - partition.crashed_s < PARTITION_RESTART_S:
+            partition.pause()  # until the engine has stopped: what it counts from here on may be wrong
             self._supervisor.escalate(error)
         else:
             self.restart(partition)
