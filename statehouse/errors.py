@@ -105,8 +105,20 @@ class DiskFullError(StorageError):
 class LogPoisonedError(StorageError):
     """A write or sync of the log failed. No commit is accepted until the daemon is started again.
 
-    For the commits that were in the failed sync the outcome is unknown until then.
+    For the commits that were in the failed sync the outcome is unknown until then (`outcome_unknown`); any other
+    has not happened.
     """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        details: Mapping[str, str] | None = None,
+        outcome_unknown: bool = False,
+    ) -> None:
+        super().__init__(message, code=code, details=details)
+        self.outcome_unknown = outcome_unknown
 
 
 class StoreDamagedError(StorageError):

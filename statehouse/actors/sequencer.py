@@ -77,7 +77,7 @@ class Sequencer:
         partitions undo what they prepared.
         """
         if self._refusal is not None:
-            raise self._refusal
+            raise _anew(self._refusal)
         message = Submit(commit)
         self._mailbox.put(message)
         return message.reply
@@ -134,6 +134,7 @@ class Sequencer:
         self._forget_pending()
         if isinstance(error, LogPoisonedError):
             self._refusal = LogPoisonedError("the log is poisoned: the daemon is read-only until it is restarted")
+            error.outcome_unknown = True
         for message in self._in_flight:
             message.reply.fail(error)
         for waiting in behind:
@@ -141,12 +142,17 @@ class Sequencer:
                 case Barrier():
                     waiting.reply.succeed(None)
                 case Submit():
-                    waiting.reply.fail(self._refusal or error)
+                    waiting.reply.fail(error if self._refusal is None else _anew(self._refusal))
 
     def _close(self) -> None:
         self._refusal = self._refusal or UnavailableError("the daemon is stopping")
-        unknown = LogPoisonedError("the outcome is unknown until the daemon restarts")
+        unknown = LogPoisonedError("the outcome is unknown until the daemon restarts", outcome_unknown=True)
         for message in self._in_flight:
             message.reply.fail(unknown)
         for waiting in self._mailbox.take_all():
             waiting.reply.fail(self._refusal)
+
+
+def _anew(error: StatehouseError) -> StatehouseError:
+    # An exception that is raised again and again keeps the frames of every raise alive.
+    return type(error)(error.message)

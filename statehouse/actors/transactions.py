@@ -246,7 +246,7 @@ class TransactionsMachine:
             for reply in committing.replies[1:]:
                 reply.fail(late)
         else:
-            unknown = isinstance(error, LogPoisonedError | InternalError)
+            unknown = isinstance(error, LogPoisonedError) and error.outcome_unknown
             self._remember(message.txn_id, _End.UNKNOWN if unknown else _End.ABORTED)
             for commit in (committing.reply, *committing.commits):
                 commit.fail(error)
@@ -291,7 +291,9 @@ class TransactionsMachine:
             case _End.ABORTED:
                 return TransactionError(f"transaction {txn_id} was aborted", code=ErrorCode.TXN_NOT_FOUND)
             case _End.UNKNOWN:
-                return LogPoisonedError(f"the outcome of transaction {txn_id} is unknown until the daemon restarts")
+                return LogPoisonedError(
+                    f"the outcome of transaction {txn_id} is unknown until the daemon restarts", outcome_unknown=True
+                )
         commit_ts = self._committed_ts(txn_id)
         if commit_ts is not None:
             return _already_committed(txn_id, commit_ts)
