@@ -52,9 +52,11 @@ class SnapshotKeeper:
         """Write a snapshot of the newest state, and prune. OSError, StorageError: the older ones are as they were."""
         log_bytes = self._store.log_bytes
         with closing(self._store.view_snapshot()) as view:
-            watermark = Watermark.FromString(view.get(WATERMARK_KEY) or b"")
-            header = SnapshotHeader(format_version=FORMAT_VERSION, store_id=self._store.store_id, watermark=watermark)
             try:
+                watermark = Watermark.FromString(view.get(WATERMARK_KEY) or b"")
+                header = SnapshotHeader(
+                    format_version=FORMAT_VERSION, store_id=self._store.store_id, watermark=watermark
+                )
                 written = write_snapshot(self._disk, self._directory, view, header, _no_progress)
             except ViewError as error:
                 raise StorageError(f"the view could not be read for a snapshot: {error}") from error
