@@ -86,7 +86,7 @@ class SegmentScan:
         be read.
         """
         if chain_at_after is not None and after == self.commit_ts and chain_at_after != self.chain:
-            raise ViewDisagreesError
+            raise ViewDisagreesError(f"the view has another commit {after} than the log")
         segment, size = self._segment, self.size
         window, base, at = b"", self.end, 0  # window[at] is the file's byte base + at
         while stop_at is None or self.commit_ts < stop_at:
@@ -128,7 +128,7 @@ class SegmentScan:
             if commit_ts > after:
                 yield LogRecordAt(commit_ts, stored, Placement(segment, self.end - payload_bytes), payload)
             elif chain_at_after is not None and commit_ts == after and chain_at_after != stored:
-                raise ViewDisagreesError
+                raise ViewDisagreesError(f"the view has another commit {after} than the log")
             at = stop
 
     def _bad(self, reason: str) -> None:

@@ -8,15 +8,17 @@ torn tail is refused.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Literal
 
 from attrs import frozen
+from google.protobuf.message import DecodeError
 
 from statehouse.errors import DiskFullError, NewerFormatError, StorageError
 from statehouse.limits import SEGMENT_BYTES
-from statehouse.storage.commit import FORMAT_VERSION
-from statehouse.storage.disk import Disk
+from statehouse.storage.commit import FORMAT_VERSION, watermark
+from statehouse.storage.disk import Disk, is_full
 from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, TailCut, ViewDisagreesError
 from statehouse.storage.folding import LogFolder
 from statehouse.storage.keys import WATERMARK_KEY
@@ -104,40 +106,61 @@ def open_store(
 
     Raises StoreDamagedError when the log is damaged, and DiskFullError or StorageError when the disk refuses.
     """
-    for source, view in _candidates(place, reporter):
-        known_good = _watermark(view)
-        folder = LogFolder(view)
-        follow = _Follower(folder, reporter)
-        try:
-            log = EventLog.open(
-                place.disk,
-                place.log_directory,
-                segment_bytes=settings.segment_bytes,
-                max_bytes=settings.max_bytes,
-                known_good=None if known_good is None else LogHead(known_good.commit_ts, known_good.chain),
-                verify_all=settings.verify_all,
-                fsync=settings.fsync,
-                report=reporter.tail_cut,
-                new_store_id=new_store_id,
-                on_record=follow,
-            )
-            folder.flush()
-        except (ViewDisagreesError, ViewDamagedError) as error:
-            view.close()
-            reporter.view_set_aside(str(error), place.view.set_aside())
-            continue
-        except ViewError as error:
-            view.close()
-            raise _not_applied(error) from error
-        except Exception:
-            view.close()
-            raise
+    try:
+        for source, view in _candidates(place, reporter):
+            try:
+                return _open_on(view, source, place, settings, new_store_id, reporter)
+            except (ViewDisagreesError, ViewError) as error:
+                view.close()
+                if not _is_useless(error):
+                    raise
+                reporter.view_set_aside(str(error), place.view.set_aside())
+            except Exception:
+                view.close()
+                raise
+    except ViewError as error:
+        raise _not_applied(error) from error
+    except OSError as error:
+        kind = DiskFullError if is_full(error) else StorageError
+        raise kind(f"the store cannot be opened: {error}") from error
+    raise StorageError("an empty view could not be opened")
+
+
+def _open_on(
+    view: View,
+    source: Source,
+    place: StorePlace,
+    settings: StoreSettings,
+    new_store_id: Callable[[], bytes],
+    reporter: RecoveryReporter,
+) -> OpenedStore:
+    """Open the log and bring one candidate up to it."""
+    known_good = _watermark(view)
+    folder = LogFolder(view)
+    with ExitStack() as on_failure:
+        log = EventLog.open(
+            place.disk,
+            place.log_directory,
+            segment_bytes=settings.segment_bytes,
+            max_bytes=settings.max_bytes,
+            known_good=None if known_good is None else LogHead(known_good.commit_ts, known_good.chain),
+            verify_all=settings.verify_all,
+            fsync=settings.fsync,
+            report=reporter.tail_cut,
+            new_store_id=new_store_id,
+            on_record=_Follower(folder, reporter),
+        )
+        on_failure.callback(log.close)
+        folder.flush()
         newest = _watermark(view)
+        if newest is None:  # the log is empty: the view says so, or the next start would not trust it
+            view.apply([(WATERMARK_KEY, watermark(0, log.head.chain, 0))])
         store = Store(
             log,
             view,
             committed_at_ns=0 if newest is None else newest.committed_at_ns,
             reopen_view=partial(_reopen, place, reporter, log),
+            condemn_view=place.view.condemn,
         )
         snapshots = SnapshotKeeper(
             place.disk,
@@ -146,9 +169,9 @@ def open_store(
             interval_commits=settings.snapshot_interval,
             keep=settings.snapshots_keep,
         )
-        recovery = Recovery(source=source, head_ts=log.head.commit_ts, applied=folder.records)
-        return OpenedStore(store, snapshots, recovery)
-    raise StorageError("an empty view could not be opened")
+        on_failure.pop_all()
+    recovery = Recovery(source=source, head_ts=log.head.commit_ts, applied=folder.records)
+    return OpenedStore(store, snapshots, recovery)
 
 
 def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple[Source, View]]:
@@ -159,11 +182,15 @@ def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple
         reporter.view_set_aside(str(error), place.view.set_aside())
         view = None
     if view is not None:
-        if view.get(WATERMARK_KEY) is not None:
+        try:
+            missing = None if view.get(WATERMARK_KEY) is not None else "the view has no watermark"
+        except ViewDamagedError as error:
+            missing = str(error)
+        if missing is None:
             yield "view", view
         else:
             view.close()
-            reporter.view_set_aside("the view has no watermark", place.view.set_aside())
+            reporter.view_set_aside(missing, place.view.set_aside())
     for path in list_snapshots(place.disk, place.snapshot_directory):
         view = place.view.make()
         try:
@@ -172,6 +199,9 @@ def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple
             view.close()
             reporter.view_set_aside(str(error), None)
             place.view.set_aside()
+        except Exception:
+            view.close()
+            raise
         else:
             yield "snapshot", view
     yield "log", place.view.make()
@@ -183,10 +213,12 @@ def _reopen(place: StorePlace, reporter: RecoveryReporter, log: EventLog, failed
     for _, view in _candidates(place, reporter):
         try:
             _catch_up(view, log)
-        except (ViewDisagreesError, ViewDamagedError) as error:
+        except (ViewDisagreesError, ViewError) as error:
             view.close()
+            if not _is_useless(error):
+                raise
             reporter.view_set_aside(str(error), place.view.set_aside())
-        except ViewError:
+        except Exception:
             view.close()
             raise
         else:
@@ -199,14 +231,14 @@ def _catch_up(view: View, log: EventLog) -> None:
 
     The batch that failed may be in the view after all: then it is ahead of the log, which no longer has it.
     """
-    watermark = _watermark(view)
-    known_ts = 0 if watermark is None else watermark.commit_ts
+    known_good = _watermark(view)
+    known_ts = 0 if known_good is None else known_good.commit_ts
     if known_ts > log.head.commit_ts:
         raise ViewDisagreesError(f"the view has commit_ts {known_ts}, the log ends at {log.head.commit_ts}")
     folder = LogFolder(view)
     for record in log.records(after=max(known_ts - 1, 0)):
-        if watermark is not None and record.commit_ts == known_ts:
-            if record.chain != watermark.chain:
+        if known_good is not None and record.commit_ts == known_ts:
+            if record.chain != known_good.chain:
                 raise ViewDisagreesError(f"the view has another commit {known_ts} than the log")
         else:
             folder.add(record)
@@ -230,13 +262,23 @@ def _watermark(view: View) -> Watermark | None:
     packed = view.get(WATERMARK_KEY)
     if packed is None:
         return None
-    watermark = Watermark.FromString(packed)
-    if watermark.format_version > FORMAT_VERSION:
+    try:
+        found = Watermark.FromString(packed)
+    except DecodeError as error:
+        raise ViewDamagedError(f"not a watermark: {packed.hex()}") from error
+    if found.format_version > FORMAT_VERSION:
         raise NewerFormatError(
-            f"the view was written by a newer Statehouse: format {watermark.format_version}, this one reads "
+            f"the view was written by a newer Statehouse: format {found.format_version}, this one reads "
             f"{FORMAT_VERSION}; start that one, or move the folder `state` aside to have it rebuilt"
         )
-    return watermark
+    return found
+
+
+def _is_useless(error: ViewDisagreesError | ViewError) -> bool:
+    """Whether the view is to be set aside, and not tried again."""
+    return isinstance(error, ViewDisagreesError | ViewDamagedError) or (
+        isinstance(error, ViewWriteError) and error.damaged
+    )
 
 
 def _not_applied(error: ViewError) -> StorageError:

@@ -17,6 +17,7 @@ from statehouse.errors import DiskFullError, OverloadedError, StorageError
 from statehouse.limits import READ_CHUNK_BYTES, READ_CHUNK_EVENTS, RESPONSE_BYTES
 from statehouse.storage import keys
 from statehouse.storage.commit import AgentCounters, GroupCommit
+from statehouse.storage.disk import is_full
 from statehouse.storage.event_log import EventLog
 from statehouse.storage.folding import OutcomeWindow
 from statehouse.storage.stored_value import ValuePointer, entry, exists_of, response, section_reads, unpack_outcome
@@ -35,12 +36,25 @@ class EventChunk:
 
 
 class Store:
-    """What recovery opened. `reopen_view(old)` closes a view that failed and gives one that has caught up."""
+    """What recovery opened.
 
-    def __init__(self, log: EventLog, view: View, *, committed_at_ns: int, reopen_view: Callable[[View], View]) -> None:
+    `reopen_view(old)` closes a view that failed and gives one that has caught up; `condemn_view()` has the view that
+    is there rebuilt when it is opened next.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        view: View,
+        *,
+        committed_at_ns: int,
+        reopen_view: Callable[[View], View],
+        condemn_view: Callable[[], None],
+    ) -> None:
         self._log = log
         self._view = view
         self._reopen_view = reopen_view
+        self._condemn_view = condemn_view
         self._view_failed = False
         self._outcomes = OutcomeWindow(view)
         self.head_ts = log.head.commit_ts
@@ -66,15 +80,16 @@ class Store:
         except ViewError as error:
             self._view_failed = True
             self._log.roll_back()
-            raise _failed_view(error) from error
+            raise self._failed_view(error) from error
         except Exception:
             self._log.roll_back()  # a bug: what was appended was never applied, and must not be answered
             raise
         self.head_ts, self.head_time_ns = group.last_commit_ts, group.committed_at_ns
         try:
             self._outcomes.advance(group.last_commit_ts)
-        except ViewError:
+        except ViewError as error:
             self._view_failed = True  # the group itself is durable and applied
+            self._failed_view(error)
 
     @property
     def next_segment_needed(self) -> bool:
@@ -88,8 +103,8 @@ class Store:
     def _mend_view(self) -> None:
         try:
             self._view = self._reopen_view(self._view)
-        except ViewError as error:
-            raise _failed_view(error) from error
+        except (ViewError, OSError) as error:
+            raise self._failed_view(error) from error
         self._outcomes = OutcomeWindow(self._view)
         self._view_failed = False
 
@@ -103,16 +118,16 @@ class Store:
         try:  # not `_readable`: this is asked for every write
             return self._view.get(keys.state_key(agent_prefix, key))
         except ViewError as error:
-            raise _unreadable(error) from error
+            raise self._unreadable(error) from error
 
     def counters(self, agent_prefix: bytes) -> AgentCounters:
         """The counters of an agent, for its partition."""
-        with _readable():
+        with self._readable():
             return self._counters(agent_prefix)
 
     def committed_ts(self, txn_id: str) -> int | None:
         """The commit_ts of a transaction that committed lately, or None."""
-        with _readable():
+        with self._readable():
             for bucket in keys.kept_outcome_buckets(self.head_ts):
                 found = self._view.get(keys.outcome_key(bucket, txn_id))
                 if found is not None:
@@ -132,7 +147,7 @@ class Store:
             stored = self._view.get(view_key)
             return b"" if stored is None else response(stored, self._fetch)
         except ViewError as error:
-            raise _unreadable(error) from error
+            raise self._unreadable(error) from error
 
     # Scans: they block on the disk, and belong in a worker thread
 
@@ -142,7 +157,7 @@ class Store:
         found: list[str] = []
         size_bytes = 0
         skip = len(prefix) + 1
-        with _readable(), closing(self._view.scan(*keys.state_range(prefix))) as rows:
+        with self._readable(), closing(self._view.scan(*keys.state_range(prefix))) as rows:
             for key, stored in rows:
                 if exists_of(stored):
                     found.append(key[skip:].decode())
@@ -155,7 +170,7 @@ class Store:
         found: list[bytes] = []
         size_bytes = 0
         skip = len(prefix) + 1
-        with _readable(), closing(self._view.scan(*keys.state_range(prefix, key_prefix))) as rows:
+        with self._readable(), closing(self._view.scan(*keys.state_range(prefix, key_prefix))) as rows:
             for key, stored in rows:
                 encoded = entry(key[skip:], stored, self._fetch)
                 if encoded is not None:
@@ -167,7 +182,7 @@ class Store:
         """Encoded ReplayEvents with commit_ts from `first_ts` to `last_ts`: about READ_CHUNK_BYTES of them."""
         wanted: list[tuple[bytes, bytes]] = []
         size_bytes = 0
-        with _readable():
+        with self._readable():
             with closing(self._view.scan(*keys.event_range(keys.agent_prefix(agent), first_ts, last_ts))) as rows:
                 for row in rows:
                     wanted.append(row)
@@ -182,11 +197,34 @@ class Store:
     def _fetch(self, pointer: ValuePointer) -> bytes:
         return self._log.read(pointer.commit_ts, pointer.offset, pointer.length, pointer.crc)
 
+    # Failures
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Translate what a view raises while it is read."""
+        try:
+            yield
+        except ViewError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: ViewError) -> StorageError:
+        if isinstance(error, ViewDamagedError):
+            self._condemn_view()
+            return StorageError("the view is damaged: restart the daemon, which rebuilds it from the log")
+        return StorageError("the view cannot be read at the moment")
+
+    def _failed_view(self, error: ViewError | OSError) -> StorageError:
+        if isinstance(error, ViewDamagedError) or (isinstance(error, ViewWriteError) and error.damaged):
+            self._condemn_view()
+        if is_full(error) if isinstance(error, OSError) else isinstance(error, ViewWriteError) and error.full:
+            return DiskFullError("the disk is full; nothing of the commit was done")
+        return StorageError("the view could not be written; nothing of the commit was done")
+
     # The rest
 
     def view_snapshot(self) -> ViewSnapshot:
         """The view as it is now, for the snapshotter. The caller closes it."""
-        with _readable():
+        with self._readable():
             return self._view.snapshot()
 
     @property
@@ -203,27 +241,6 @@ class Store:
         """Close the files. Nothing may be under way."""
         self._view.close()
         self._log.close()
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """Translate what a view raises while it is read."""
-    try:
-        yield
-    except ViewError as error:
-        raise _unreadable(error) from error
-
-
-def _unreadable(error: ViewError) -> StorageError:
-    if isinstance(error, ViewDamagedError):
-        return StorageError("the view is damaged: restart the daemon, which rebuilds it from the log")
-    return StorageError("the view cannot be read at the moment")
-
-
-def _failed_view(error: ViewError) -> StorageError:
-    if isinstance(error, ViewWriteError) and error.full:
-        return DiskFullError("the disk is full; nothing of the commit was done")
-    return StorageError("the view could not be written; nothing of the commit was done")
 
 
 def _grown(size_bytes: int, by: int) -> int:

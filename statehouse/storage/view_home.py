@@ -1,14 +1,18 @@
 """Where a view lives: found, made anew, or set aside. The one place that knows whether it is on disk or in memory."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from statehouse.storage.leveldb_view import LevelDBView
 from statehouse.storage.memory_view import MemoryView
-from statehouse.storage.view import View
+from statehouse.storage.view import View, ViewDamagedError
 
 __all__ = ["LevelDBHome", "MemoryHome", "ViewHome"]
+
+_CONDEMNED: Final = "CONDEMNED"
+"""An empty file in the view's folder; LevelDB leaves alone what is not called as its own files are."""
 
 
 class ViewHome(Protocol):
@@ -26,6 +30,10 @@ class ViewHome(Protocol):
         """Move away whatever is there; where to, or None when there was nothing."""
         ...
 
+    def condemn(self) -> None:
+        """Have `find` refuse what is there from now on: opening a view does not read all of it again. Any thread."""
+        ...
+
 
 class LevelDBHome:
     """The folder of the LevelDB view. One damaged view is kept beside it, for whoever wants to know why."""
@@ -34,7 +42,11 @@ class LevelDBHome:
         self._path = path
 
     def find(self) -> View | None:
-        return LevelDBView.open(str(self._path), create=False) if self._path.exists() else None
+        if not self._path.exists():
+            return None
+        if (self._path / _CONDEMNED).exists():
+            raise ViewDamagedError(f"{self._path}: damage was found while it was read")
+        return LevelDBView.open(str(self._path), create=False)
 
     def make(self) -> View:
         return LevelDBView.open(str(self._path), create=True)
@@ -46,6 +58,10 @@ class LevelDBHome:
         shutil.rmtree(aside, ignore_errors=True)
         self._path.rename(aside)
         return str(aside)
+
+    def condemn(self) -> None:
+        with suppress(OSError):  # then it is found again
+            (self._path / _CONDEMNED).touch()
 
 
 class MemoryHome:
@@ -59,3 +75,6 @@ class MemoryHome:
 
     def set_aside(self) -> str | None:
         return None
+
+    def condemn(self) -> None:
+        """Nothing: the next start begins with an empty view."""
