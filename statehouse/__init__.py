@@ -62,7 +62,7 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value: object = import_module("importlib.metadata").version("statehouse")
+        value: object = import_module("statehouse.version").VERSION
     elif name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
     else:

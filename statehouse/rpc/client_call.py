@@ -90,9 +90,12 @@ class Call:
         start = 0
         while len(partial) - start >= 5:
             size = int.from_bytes(partial[start + 1 : start + 5], "big")
-            if partial[start] or size > RECEIVE_MESSAGE_BYTES:
-                what = "a compressed message" if partial[start] else f"a message of {size} bytes"
-                self.fail(ConnectionError(f"the server sent {what}, which this client does not take"))
+            if partial[start]:
+                self.fail(StatehouseError("the server sent a compressed message, which was not asked for"))
+                return
+            if size > RECEIVE_MESSAGE_BYTES:
+                what = f"the answer is a message of {size} bytes; this client takes {RECEIVE_MESSAGE_BYTES}"
+                self.fail(StatehouseError(what))
                 return
             end = start + 5 + size
             if end > len(partial):

@@ -16,12 +16,14 @@ connection. Here
 
 import datetime as dt
 import math
+import select
 from collections import deque
 from contextlib import suppress
 from typing import Any, Final
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import h2.exceptions
 from h2.errors import ErrorCodes
 
@@ -53,7 +55,9 @@ class ClientConnection:
         self._opened = anyio.Event()
         self._scope: anyio.CancelScope | None = None
         self._lost: str | None = None
+        self._greeted = False
         self._draining = False
+        self._unread: select.poll | None = None
         self._received_bytes = 0
         self._probing = False
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -82,17 +86,25 @@ class ClientConnection:
     async def open(self, method_name: str, timeout_s: float | None) -> Call:
         """Start a call when the connection stands and the server takes another one.
 
-        `timeout_s` is told to the server, which may then drop the work. Raises ConnectionError.
+        `timeout_s` is told to the server, which may then drop the work. Raises ConnectionError, and when it
+        was connected before, NotProcessedError.
         """
+        looked = False
         while True:
             if self._lost is not None:
-                raise ConnectionError(self._lost)
+                raise NotProcessedError(self._lost) if self._greeted else ConnectionError(self._lost)
             if self._draining:
                 raise NotProcessedError(f"{self._authority} is closing the connection")
             if not self._opened.is_set():
                 await self._opened.wait()
             elif len(self._calls) >= self.protocol.h2_connection.remote_settings.max_concurrent_streams:
                 await self._wait_for_room()
+            elif not self._calls and not looked and self._has_unread():
+                # The server may have hung up while this thread was busy elsewhere. Let the reader find out;
+                # three rounds, because an event loop may take one to see it and one to tell.
+                looked = True
+                for _ in range(3):
+                    await anyio.lowlevel.checkpoint()
             else:
                 break
         stream_id: int = self.protocol.get_next_available_stream_id()
@@ -155,6 +167,7 @@ class ClientConnection:
         """The server's settings came: it speaks HTTP/2. Calls may start, or have more room."""
         if self._scope is not None:
             self._scope.deadline = math.inf
+        self._greeted = True
         self._opened.set()
         self._wake_all()
 
@@ -179,6 +192,8 @@ class ClientConnection:
 
     async def _connect_and_read(self) -> None:
         stream = await anyio.connect_tcp(self._host, self._port)
+        self._unread = select.poll()
+        self._unread.register(stream.extra(anyio.abc.SocketAttribute.raw_socket), select.POLLIN)  # noqa: S610  no Django
         async with stream, anyio.create_task_group() as self._tasks:
             self.protocol.initiate_connection()
             self._tasks.start_soon(self._write, stream)
@@ -197,6 +212,9 @@ class ClientConnection:
         self._received_bytes += len(chunk)
         self.protocol.receive_data(chunk)
         self.flush()
+
+    def _has_unread(self) -> bool:
+        return self._unread is not None and bool(self._unread.poll(0))
 
     async def _write(self, stream: anyio.abc.SocketStream) -> None:
         while True:

@@ -92,6 +92,7 @@ class Transport:
         message = request.SerializeToString()
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         connection: ClientConnection | None = None
+        await anyio.lowlevel.checkpoint_if_cancelled()  # what is cancelled before it begins is never sent
         with anyio.move_on_after(limit_s):
             for attempts_left in (1, 0):
                 connection = self.connection()

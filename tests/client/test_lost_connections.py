@@ -3,6 +3,7 @@
 import random
 import signal
 import socket
+import threading
 import time
 
 import anyio
@@ -228,14 +229,14 @@ def test_a_bad_answer_ends_its_call_and_no_other(run, scripted, script, error, m
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("data", "error", "message"),
     [
-        (b"\x01\0\0\0\x01x", "a compressed message"),
-        (b"\0\x7f\xff\xff\xff", "a message of 2147483647 bytes"),
-        (b"\0\0\0\0\x09x", "in the middle of a message"),
+        (b"\x01\0\0\0\x01x", StatehouseError, "a compressed message"),
+        (b"\0\x7f\xff\xff\xff", StatehouseError, "a message of 2147483647 bytes"),
+        (b"\0\0\0\0\x09x", ConnectionError, "in the middle of a message"),
     ],
 )
-def test_messages_that_are_not_taken(run, scripted, data, message):
+def test_messages_that_are_not_taken(run, scripted, data, error, message):
     resets = []
 
     def script(peer, stream_id):
@@ -253,11 +254,34 @@ def test_messages_that_are_not_taken(run, scripted, data, message):
     async def main():
         async with AsyncStatehouse(server.url, timeout_s=5) as client:
             for _ in range(2):
-                with pytest.raises(ConnectionError, match=message):
+                with pytest.raises(error, match=message) as caught:
                     await client.health()
+                assert type(caught.value) is error
 
     run(main)
     assert server.connections == 1
+    assert bool(resets) is (error is StatehouseError)
+
+
+def test_a_connection_that_was_closed_unseen_is_not_used(run, scripted):
+    hung_up = threading.Event()
+
+    def script(peer, stream_id):
+        answer(peer, stream_id)
+        if peer.number == 0:
+            peer.hang_up()
+            hung_up.set()
+
+    server = scripted(script)
+
+    async def main():
+        async with AsyncStatehouse(server.url) as client:
+            assert await client.health() == "ok"
+            hung_up.wait(5)  # as a program does that computes: the event loop sees nothing
+            assert await client.health() == "ok"
+            assert server.connections == 2
+
+    run(main)
 
 
 def test_a_farewell_lets_calls_in_flight_end_and_moves_new_ones(run, scripted):
