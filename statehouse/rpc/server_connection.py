@@ -164,12 +164,16 @@ class ServerConnection:
         if request is None:
             self._end(call, encode_error(InvalidRequestError("the call takes one message, and none came")))
             return
+        self._room(call)
+        if call.over:  # its reset came along with it: better not done than done for nobody
+            self._end(call, None)
+            return
         try:
             work = call.handler(request)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
             self._end(call, encode_failure(error, call.method))
             return
-        if isinstance(work, bytes) and (self._room(call) >= len(work) + _MESSAGE.size or call.over):
+        if isinstance(work, bytes) and self._room(call) >= len(work) + _MESSAGE.size:
             self._send_now(call, _MESSAGE.pack(len(work)) + work)
             self._end(call, None)
         elif self._nursery is not None:
@@ -220,12 +224,11 @@ class ServerConnection:
                 sent += room
 
     def _room(self, call: ServerCall) -> int:
-        """How much of an answer may be sent now, in one frame."""
-        try:
-            return int(self._protocol.flow_control_window(call.stream_id))
-        except H2Error:  # h2 has read a reset that is not yet taken here
+        """How much of an answer may be sent now, in one frame; finds out, too, whether the call is over."""
+        if not self._protocol.is_open(call.stream_id):  # a reset was read and is not yet taken here
             call.over = True
             return 0
+        return int(self._protocol.flow_control_window(call.stream_id))
 
     def _send_now(self, call: ServerCall, piece: bytes) -> None:
         if call.over:

@@ -136,6 +136,11 @@ class ServerProtocol(GRPCConnection):  # type: ignore[misc]
         frame.last_stream_id = self.h2_connection.highest_inbound_stream_id
         self.h2_connection._prepare_for_sending([frame])  # noqa: SLF001
 
+    def is_open(self, stream_id: int) -> bool:
+        """Whether the call's stream stands; events of a packet are taken when all of it has been read."""
+        stream = self.h2_connection.streams.get(stream_id)
+        return stream is not None and not stream.closed
+
     def succeed(self, stream_id: int, *, started: bool) -> None:
         """End a call whose response is complete (`started`), or is a stream without a message."""
         if started:
@@ -151,8 +156,7 @@ class ServerProtocol(GRPCConnection):  # type: ignore[misc]
         else:
             self.respond_status(stream_id, status, "+proto", [(TRAILER_NAME, error.trailer)])
         self._forget(stream_id)
-        stream = self.h2_connection.streams.get(stream_id)
-        if stream is not None and not stream.closed:  # the client is still sending: it may stop (RFC 9113, 8.1)
+        if self.is_open(stream_id):  # the client is still sending: it may stop (RFC 9113, 8.1)
             self.reset_stream(stream_id, ErrorCodes.NO_ERROR)
 
     def cut_off(self, stream_id: int) -> None:

@@ -391,14 +391,18 @@ async def test_frames_for_calls_that_are_over_are_ignored(raw_peer):
     assert (await raw_peer.status(last))["grpc-status"] == "0"
 
 
-async def test_a_call_and_its_reset_in_one_packet_harm_nobody(raw_peer):
-    for _ in range(3 * CALLS_PER_CONNECTION):
-        stream_id = raw_peer.start(HEALTH)
-        raw_peer.message(stream_id, b"")
+async def test_a_call_whose_reset_comes_in_the_same_packet_is_not_done(raw_peer, fake_engine):
+    for number in range(3 * CALLS_PER_CONNECTION):
+        fake_engine.open[f"t{number}"] = []
+        stream_id = raw_peer.start(COMMIT)
+        raw_peer.message(stream_id, pb.CommitRequest(txn_id=f"t{number}").SerializeToString())
         raw_peer.http2.reset_stream(stream_id)
+        if number % 10 == 0:
+            await raw_peer.flush()
     last = raw_peer.start(HEALTH)
     raw_peer.message(last, b"")
     assert (await raw_peer.status(last))["grpc-status"] == "0"
+    assert fake_engine.committed == {}
 
 
 async def test_requests_that_never_end_are_bounded(raw_peer):
