@@ -20,7 +20,8 @@ from statehouse.actors.reply import Reply
 from statehouse.actors.sequencer import Sequencer, SequencerMachine
 from statehouse.actors.supervisor import Supervisor
 from statehouse.actors.transaction_ids import transaction_ids
-from statehouse.actors.transactions import Transactions, TransactionsMachine
+from statehouse.actors.transactions import Transactions
+from statehouse.actors.transactions_machine import TransactionsMachine
 from statehouse.limits import READ_THREADS, Limits
 from statehouse.storage.keys import agent_prefix
 from statehouse.storage.recovery import OpenedStore

@@ -39,6 +39,7 @@ class _LoggingReporter(RecoveryReporter):
         log.warning("view cannot be used, and is rebuilt", reason=reason, moved_to=where)
 
     def progress(self, applied: int, commit_ts: int) -> None:
+        trio.from_thread.check_cancelled()  # a signal during a long rebuild need not wait for its end
         now_s = time.monotonic()
         if now_s - self._said_s >= PROGRESS_S:
             self._said_s = now_s
@@ -50,8 +51,9 @@ class _LoggingReporter(RecoveryReporter):
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Open the store that the settings name and run the engine on it.
 
-    The caller holds the data directory's lock. Opening blocks in a worker thread, for as long as recovery takes, and
-    is not given up when it is cancelled. Raises what `open_store` raises.
+    The caller holds the data directory's lock. Opening blocks in a worker thread for as long as recovery takes; when it
+    is cancelled, recovery stops between two batches, and the next start goes on from there. Raises what
+    `open_store` raises.
     """
     place = _in_memory() if settings.use_memory else _below(settings.data_dir)
     started_s = time.monotonic()

@@ -207,7 +207,7 @@ class Partitions:
         self._resident.pop(agent).close("passivated")
 
     def _crashed(self, partition: Partition, message: Prepare, error: Exception) -> InternalError:
-        reported = self._supervisor.bug(error, last_message=repr(message), **partition.state)
+        reported = self._supervisor.bug(error, txn_id=message.txn_id, **partition.state)
         now_s = trio.current_time()
         if partition.crashed_s is not None and now_s - partition.crashed_s < PARTITION_RESTART_S:
             partition.pause()  # until the engine has stopped: what it counts from here on may be wrong
