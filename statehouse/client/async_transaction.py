@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final, Self
 import anyio
 
 from statehouse.client.values import to_struct
-from statehouse.errors import ErrorCode, InvalidRequestError, StatehouseError, TransactionError
+from statehouse.errors import (
+    ErrorCode,
+    InvalidRequestError,
+    OverloadedError,
+    StatehouseError,
+    StorageError,
+    TransactionError,
+)
 from statehouse.types import JsonObject
 from statehouse.v1 import statehouse_pb2 as pb
 
@@ -89,7 +96,8 @@ class AsyncTransaction:
 
         A second commit raises TransactionError without a call, unless the outcome of the first is not known:
         see the class. Raises TransactionError for a transaction that expired, ConnectionError when the outcome
-        is not known, OverloadedError or DiskFullError when it did not happen.
+        is not known, DiskFullError or StorageError when it did not happen and cannot any more, and
+        OverloadedError when it did not happen and the transaction is still open.
         """
         undecided = self._state is _State.UNDECIDED
         if not undecided:
@@ -99,7 +107,13 @@ class AsyncTransaction:
         try:
             answer = await self._client.call("Commit", pb.CommitRequest(txn_id=self.txn_id), pb.CommitResponse)
             after = _State.COMMITTED
-        except (TransactionError, InvalidRequestError) as error:
+        except OverloadedError:
+            after = _State.UNDECIDED if undecided else _State.OPEN  # the daemon did not look at it
+            raise
+        except (InvalidRequestError, StorageError):
+            after = _State.FAILED
+            raise
+        except TransactionError as error:
             commit_ts = error.details.get("commit_ts", "")
             if not (undecided and error.code is ErrorCode.TXN_ALREADY_COMMITTED and commit_ts.isdecimal()):
                 after = _State.FAILED

@@ -3,7 +3,17 @@
 import anyio
 import pytest
 
-from statehouse import AsyncStatehouse, ConnectionError, ErrorCode, TransactionError
+from statehouse import (
+    AsyncStatehouse,
+    ConnectionError,
+    DiskFullError,
+    ErrorCode,
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    StorageError,
+    TransactionError,
+)
 from statehouse.client import async_transaction
 
 
@@ -185,6 +195,32 @@ def test_the_block_of_an_undecided_commit_asks_again_or_leaves_it_open(run, memo
                     await later.commit()
             memory_server.lose_answer_of_commit = False
             assert await later.commit() == 2
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (OverloadedError("busy"), "open"),
+        (DiskFullError("full"), "not committed"),
+        (StorageError("broken"), "not committed"),
+        (InvalidRequestError("too large"), "not committed"),
+        (TransactionError("expired"), "not committed"),
+        (InternalError("a bug"), "not known"),
+        (ConnectionError("gone"), "not known"),
+    ],
+)
+def test_what_a_failed_commit_leaves(run, error, state):
+    class Client:
+        async def call(self, name, request, answer_type):
+            raise error
+
+    async def main():
+        txn = async_transaction.AsyncTransaction(Client(), "t", "default")
+        with pytest.raises(type(error)):
+            await txn.commit()
+        assert state in repr(txn)
 
     run(main)
 
