@@ -28,13 +28,14 @@ check: $(VENV)/dev-installed ## What must hold before a change lands: format, li
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tools/*.py
+	$(BIN)/mypy --strict --package examples
 	$(BIN)/python tools/tidy.py
 	$(BIN)/python tools/gen_proto.py --check
 	$(BIN)/python tools/settings_table.py --check
 	$(BIN)/python -m pytest
 
 demo: $(VENV)/run-installed ## Carry out a recorded agent run, kill the daemon in the middle, and finish it.
-	$(BIN)/python -m examples.resumable_agent
+	$(BIN)/python -m examples.resumable_agent.demo
 
 bench: $(VENV)/run-installed ## Measure the engine; prints JSON (docs/benchmarks.md).
 	$(BIN)/python tools/bench_engine.py $(ARGS)

@@ -1,0 +1,1 @@
+"""Programs that show how Statehouse is used; run from a checkout."""
