@@ -59,16 +59,17 @@ class Actor(Generic[M]):
         """Whether the actor is in no turn, held by nobody, and has nothing to do."""
         return not (self._in_turn or self._holds or self._mailbox)
 
-    def send(self, message: M) -> None:
+    def send(self, message: M, *, refusable: bool = True) -> None:
         """Hand a message over: handled now when the actor is idle, else queued.
 
-        A full mailbox fails the message's reply with OverloadedError, a closed one with UnavailableError.
+        A full mailbox fails the message's reply with OverloadedError, a closed one with UnavailableError. What is not
+        `refusable` finds room in a full one: an answer that is owed, whose number somebody else bounds.
         """
         if self._closed is not None:
             message.reply.fail(self._closed)
         elif self._in_turn or self._holds or self._mailbox:
             try:
-                self._mailbox.put(message)
+                self._mailbox.put(message, refusable=refusable)
             except StatehouseError as error:
                 message.reply.fail(error)
         else:

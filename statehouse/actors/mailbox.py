@@ -28,9 +28,9 @@ class Mailbox(Generic[M]):
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(self, message: M) -> None:
-        """Append a message and wake the reader. OverloadedError when the mailbox is full."""
-        if len(self._messages) >= self._capacity:
+    def put(self, message: M, *, refusable: bool = True) -> None:
+        """Append a message and wake the reader. OverloadedError when the mailbox is full and it is `refusable`."""
+        if refusable and len(self._messages) >= self._capacity:
             raise OverloadedError(
                 f"{self._name} has {self._capacity} messages waiting; try again later",
                 details={"limit": str(self._capacity)},

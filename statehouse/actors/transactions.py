@@ -86,7 +86,8 @@ class Transactions:
             self._submit(transaction).then(partial(self._ended, transaction.txn_id))
 
     def _ended(self, txn_id: str, outcome: Reply[int]) -> None:
-        self._actor.send(Ended(txn_id, outcome))
+        # Never refused, or its caller would wait for ever: there are at most COMMITS_IN_FLIGHT of them.
+        self._actor.send(Ended(txn_id, outcome), refusable=False)
 
     def _crashed(self, message: TransactionsMessage, error: Exception) -> InternalError:
         # Every open transaction is in this machine, so there is nothing to begin again from.

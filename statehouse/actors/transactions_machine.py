@@ -32,8 +32,8 @@ __all__ = ["TransactionsMachine", "TransactionsMessage"]
 
 TransactionsMessage = Begin | Stage | Commit | Abort | Ended
 
-OPERATION_OVERHEAD_BYTES = 64
-"""What a staged operation costs beyond its names and value, so that empty ones are counted too."""
+OPERATION_OVERHEAD_BYTES = 256
+"""About what a staged operation costs in memory beyond its names and value, so that empty ones are counted too."""
 
 
 class _End(Enum):
@@ -49,10 +49,9 @@ class _Open:
     deadline_s: float
     operations: list[tuple[AgentId, StagedOperation]] = field(factory=list)
     size_bytes: int = 0
-
-    @property
-    def staged_bytes(self) -> int:
-        return self.size_bytes + OPERATION_OVERHEAD_BYTES * len(self.operations)
+    """Of keys and values: what the limit of one transaction counts."""
+    staged_bytes: int = 0
+    """In memory: what the limit of all together counts."""
 
 
 @define
@@ -190,7 +189,8 @@ class TransactionsMachine:
                     "size": str(transaction.size_bytes + size_bytes),
                 },
             )
-        staged_bytes = size_bytes + OPERATION_OVERHEAD_BYTES
+        namespace, agent_id = message.agent
+        staged_bytes = size_bytes + len(namespace) + len(agent_id) + OPERATION_OVERHEAD_BYTES
         if self._staged_bytes + staged_bytes > limits.staged_bytes:
             raise OverloadedError(
                 f"all open transactions together hold {self._staged_bytes} bytes, the limit is {limits.staged_bytes}",
@@ -198,6 +198,7 @@ class TransactionsMachine:
             )
         transaction.operations.append((message.agent, operation))
         transaction.size_bytes += size_bytes
+        transaction.staged_bytes += staged_bytes
         self._staged_bytes += staged_bytes
         message.reply.succeed(None)
 
