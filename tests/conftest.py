@@ -6,4 +6,6 @@ pytest_plugins = [
     "rpc.fix_edge",
     "rpc.fix_fake_engine",
     "storage.fix_log",
+    "storage.fix_store",
+    "actors.fix_engine",
 ]
