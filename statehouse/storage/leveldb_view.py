@@ -7,6 +7,7 @@ LevelDB is quick and, when it is hurt, not honest; each setting here answers som
 - `create_if_missing` only for a directory that was just made: with it, a missing CURRENT file deletes
   every table without a word.
 - after a failed write the handle is spent: LevelDB acknowledges writes after a full disk and loses them.
+- its logs are looked through before it opens them: it passes over batches that power loss took (leveldb_log.py).
 - its repair is never called: it reads with checksums off and brings back corrupted values.
 - table files are mapped into memory, and what is touched of them counts as the daemon's; how the settings
   below hold that down is in docs/adr/0003-leveldb-settings.md.
@@ -27,6 +28,7 @@ from typing import Any, Final
 import plyvel
 
 from statehouse.limits import KIB, MIB
+from statehouse.storage.leveldb_log import sequence_gap
 from statehouse.storage.view import (
     Row,
     Rows,
@@ -39,14 +41,14 @@ from statehouse.storage.view import (
 )
 
 # docs/adr/0003-leveldb-settings.md has the measurements behind these.
-SETTINGS: Final[dict[str, int | str]] = {
+SETTINGS: Final[dict[str, int | str | None]] = {
     "write_buffer_size": 4 * MIB,
     "max_open_files": 74,
     "max_file_size": 1 * MIB,
     "block_size": 4 * KIB,
-    "lru_cache_size": 8 * MIB,
+    "lru_cache_size": 1 * MIB,
     "bloom_filter_bits": 10,
-    "compression": "snappy",
+    "compression": None,
 }
 
 _SCAN_ROWS_FIRST: Final = 16
@@ -189,10 +191,18 @@ class LevelDBView(_Reads):
             Path(path).mkdir()
         elif not Path(path).is_dir():
             raise ViewDamagedError(f"there is no view at {path}")
+        # Opening deletes the logs that this looks at, and only opening tells whether another process writes them.
+        try:
+            gap = sequence_gap(Path(path))
+        except OSError as error:
+            raise ViewUnavailableError(f"{path}: {error}") from error
         try:
             db = plyvel.DB(path, create_if_missing=create, error_if_exists=create, paranoid_checks=True, **SETTINGS)
         except plyvel.Error as error:
             raise _translated(error, path) from error
+        if gap is not None:
+            db.close()
+            raise ViewDamagedError(f"{path}: batches are missing: {gap}")
         return cls(db, path)
 
     def apply(self, writes: Iterable[Write]) -> None:

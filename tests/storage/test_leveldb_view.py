@@ -1,5 +1,7 @@
 """LevelDB when it is hurt: what docs and experiments say it does, and what the view makes of it."""
 
+import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -9,6 +11,7 @@ from pathlib import Path
 import plyvel
 import pytest
 
+from statehouse.storage.leveldb_log import sequence_gap
 from statehouse.storage.leveldb_view import LevelDBView
 from statehouse.storage.view import ViewDamagedError, ViewUnavailableError, ViewWriteError
 
@@ -161,6 +164,78 @@ def test_a_flipped_bit_in_leveldbs_log_is_damage_at_open(logged, part):
     flip(log, log.stat().st_size * part // 10)
     with pytest.raises(ViewDamagedError):
         LevelDBView.open(logged, create=False)
+
+
+RECORDS_IN_A_BLOCK = 8
+BLOCK = 32 * 1024
+
+
+@pytest.fixture
+def aligned(path):
+    """A closed view whose log has a batch in each eighth of a block, so that it can be cut and joined anywhere."""
+    with closing(LevelDBView.open(path, create=True)) as view:
+        for number in range(4 * RECORDS_IN_A_BLOCK):
+            view.apply([(b"key-%06d" % number, bytes(4063))])
+    (log,) = files(path, ".log")
+    assert log.stat().st_size == 4 * BLOCK
+    return log
+
+
+def keys_that_leveldb_finds(path):
+    """What LevelDB makes of it when it is left alone."""
+    with closing(plyvel.DB(str(path), paranoid_checks=True)) as db:
+        return [int(key[4:]) for key in db.iterator(include_value=False)]
+
+
+def test_logs_that_follow_each_other_are_whole(aligned):
+    content = aligned.read_bytes()
+    aligned.write_bytes(content[: 2 * BLOCK])
+    aligned.with_name("000010.log").write_bytes(content[2 * BLOCK :])
+    with closing(LevelDBView.open(str(aligned.parent), create=False)) as view:
+        assert len(list(view.scan(*ALL))) == 32
+
+
+def lose_the_tail_of_an_older_log(log):
+    content = log.read_bytes()
+    log.write_bytes(content[: 2 * BLOCK - 4096])
+    log.with_name("000010.log").write_bytes(content[2 * BLOCK :])
+
+
+def lose_a_page_in_the_middle(log):
+    content = bytearray(log.read_bytes())
+    content[BLOCK + 4096 : BLOCK + 8192] = bytes(4096)
+    log.write_bytes(content)
+
+
+def lose_a_whole_block(log):
+    content = bytearray(log.read_bytes())
+    content[BLOCK : 2 * BLOCK] = bytes(BLOCK)
+    log.write_bytes(content)
+
+
+@pytest.mark.parametrize("lose", [lose_the_tail_of_an_older_log, lose_a_page_in_the_middle, lose_a_whole_block])
+def test_batches_that_power_loss_took_from_the_middle_are_damage(aligned, tmp_path, lose):
+    """LevelDB passes over them, and the newest watermark is there: nothing else would notice."""
+    lose(aligned)
+    shutil.copytree(aligned.parent, tmp_path / "copy")
+    found = keys_that_leveldb_finds(tmp_path / "copy")
+    assert found[-1] == 31
+    assert len(found) < 32
+    with pytest.raises(ViewDamagedError, match="batches are missing"):
+        LevelDBView.open(str(aligned.parent), create=False)
+
+
+def test_large_batches_in_many_fragments_are_followed(path):
+    rng = random.Random(3)
+    with closing(LevelDBView.open(path, create=True)) as view:
+        for number in range(200):
+            view.apply([(b"%d-%d" % (number, n), rng.randbytes(rng.randrange(40_000))) for n in range(number % 4)])
+            view.apply([(b"filler", bytes(rng.randrange(30)))])
+            if number == 20:
+                view.apply([(b"%d" % n, b"") for n in range(5_000)])
+        assert sequence_gap(Path(path)) is None
+        assert files(path, ".log")[0].stat().st_size > 100_000
+    LevelDBView.open(path, create=False).close()
 
 
 def in_another_process(script, *arguments):
