@@ -6,6 +6,7 @@ every read of a store against it.
 
 import random
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ CAROL = AgentId("other", "carol")
 FULL = ViewWriteError("no space left on device", full=True)
 
 
+@cache
 def value(size_bytes: int = 20, mark: object = "") -> bytes:
     """A serialized Struct of just that many bytes, with `mark` in it."""
     for filler in range(size_bytes, -1, -1):
@@ -309,7 +311,7 @@ def random_txn(writer: Writer, rng: random.Random, agents: Sequence[AgentId]) ->
     operations = []
     for _ in range(rng.choice((0, 1, 1, 1, 2, 5))):
         key = rng.choice((b"k", b"key/1", b"key/2", b"nul\x00", "\N{SNOWMAN}".encode()))
-        size = rng.choice((10, 40, 256, 257, 700))
+        size = rng.choice((20, 40, 256, 257, 700))
         content = None if rng.random() < 0.3 else value(size, rng.randrange(100))
         operations.append((rng.choice(agents), key, content))
     return writer.txn(*operations)
