@@ -152,14 +152,8 @@ class GroupCommit:
                     if counters.commits > 1 and prefix not in first_seen:
                         first_seen[prefix] = stored_counters(prefix).first_commit_ts
                     first_commit_ts = first_seen.setdefault(prefix, commit_ts)
-                section_writes(
-                    writes,
-                    prefix,
-                    section,
-                    prepared.operations,
-                    placement.offset + offset,
-                    counters.at(first_commit_ts, commit_ts),
-                )
+                section_writes(writes, prefix, section, prepared.operations, commit_ts, placement.offset + offset)
+                writes[keys.meta_key(prefix)] = counters.at(first_commit_ts, commit_ts).pack()
             writes[outcome_key(commit_ts, commit.txn_id)] = outcome(commit_ts)
         writes[keys.WATERMARK_KEY] = watermark(self.last_commit_ts, chain, self.committed_at_ns)
         return writes
@@ -170,15 +164,13 @@ def section_writes(
     prefix: bytes,
     section: bytes,
     operations: Sequence[SectionOperation],
+    commit_ts: int,
     offset: int,
-    counters: AgentCounters,
 ) -> None:
-    """Add to `writes` what one section does to its agent's columns.
+    """Add to `writes` what one section does to its agent's columns, all but `m`.
 
     `section` stands at `offset` of its segment; the operations' value offsets count from its first byte.
-    `counters` are the agent's after this commit, which is the last that they name.
     """
-    commit_ts = counters.last_commit_ts
     for key, version, value_offset, value_length in operations:
         if value_offset is None:
             version_row = state_row = inline_value(None, version, commit_ts)
@@ -189,7 +181,6 @@ def section_writes(
         writes[keys.state_key(prefix, key)] = state_row
         writes[keys.version_key(prefix, key, version)] = version_row
     writes[keys.event_key(prefix, commit_ts)] = section_pointer(offset, len(section), crc32(section))
-    writes[keys.meta_key(prefix)] = counters.pack()
 
 
 def outcome_key(commit_ts: int, txn_id: str) -> bytes:

@@ -7,6 +7,8 @@ the fold of the log up to its watermark.
 from contextlib import closing
 from typing import Final
 
+from attrs import define
+
 from statehouse.errors import StoreDamagedError
 from statehouse.storage import keys
 from statehouse.storage.commit import AgentCounters, outcome_key, section_writes, watermark
@@ -18,8 +20,6 @@ from statehouse.storage.wire import WireError
 from statehouse.types import AgentId
 
 BATCH_WRITES: Final = 8_192
-BATCH_PREFIXES: Final = 4_096
-"""Agents whose column prefix and counters are kept at hand within a batch."""
 
 
 class LogFolder:
@@ -28,8 +28,8 @@ class LogFolder:
     def __init__(self, view: View) -> None:
         self._view = view
         self._writes: dict[bytes, bytes | None] = {}
-        self._counters: dict[bytes, AgentCounters] = {}
-        self._prefixes: dict[AgentId, bytes] = {}
+        self._agents: dict[AgentId, _Tally] = {}
+        """The agents of this batch."""
         self._outcomes = OutcomeWindow(view)
         self._newest: LogRecordAt | None = None
         self.records = 0
@@ -61,11 +61,11 @@ class LogFolder:
         first, last = sections_of(record.payload)[0]
         time_ns = committed_at_ns(record.payload[first:last])
         self._writes[keys.WATERMARK_KEY] = watermark(record.commit_ts, record.chain, time_ns)
+        for tally in self._agents.values():
+            self._writes[keys.meta_key(tally.prefix)] = tally.counters().pack()
         self._view.apply(self._writes.items())
         self._writes.clear()
-        self._counters.clear()
-        if len(self._prefixes) > BATCH_PREFIXES:
-            self._prefixes.clear()
+        self._agents.clear()
         self._outcomes.advance(record.commit_ts)
 
     def _fold(self, record: LogRecordAt) -> None:
@@ -78,19 +78,22 @@ class LogFolder:
                 raise WireError(f"a section says commit_ts {stamped_ts}")
             if not agent.agent_id:
                 continue
-            prefix = self._prefixes.get(agent)
-            if prefix is None:
-                prefix = self._prefixes[agent] = keys.agent_prefix(agent)
-            before = self._counters.get(prefix)
-            if before is None:
-                before = AgentCounters.unpack(self._view.get(keys.meta_key(prefix)))
-            live_keys = self._live_keys_gained(prefix, operations)
-            counters = before.plus(operations=len(operations), live_keys=live_keys)
-            counters = self._counters[prefix] = counters.at(before.first_commit_ts or commit_ts, commit_ts)
-            section_writes(self._writes, prefix, section, operations, record.placement.offset + first, counters)
+            tally = self._agents.get(agent)
+            if tally is None:
+                tally = self._agents[agent] = self._tally(agent)
+            tally.first_commit_ts = tally.first_commit_ts or commit_ts
+            tally.last_commit_ts = commit_ts
+            tally.commits += 1
+            tally.operations += len(operations)
+            tally.live_keys += self._live_keys_gained(tally.prefix, operations)
+            section_writes(self._writes, tally.prefix, section, operations, commit_ts, record.placement.offset + first)
         if not txn_id:
             raise WireError("no transaction id")
         self._writes[outcome_key(commit_ts, txn_id)] = outcome(commit_ts)
+
+    def _tally(self, agent: AgentId) -> "_Tally":
+        prefix = keys.agent_prefix(agent)
+        return _Tally(prefix, *AgentCounters.unpack(self._view.get(keys.meta_key(prefix))))
 
     def _live_keys_gained(self, prefix: bytes, operations: list[SectionOperation]) -> int:
         """By how much the operations change the number of live keys; each key counts from its latest state."""
@@ -107,6 +110,21 @@ class LogFolder:
     def _exists(self, state_key: bytes) -> bool:
         stored = self._writes.get(state_key) or self._view.get(state_key)
         return stored is not None and exists_of(stored)
+
+
+@define
+class _Tally:
+    """An agent's counters while a batch is folded."""
+
+    prefix: bytes
+    first_commit_ts: int
+    last_commit_ts: int
+    commits: int
+    operations: int
+    live_keys: int
+
+    def counters(self) -> AgentCounters:
+        return AgentCounters(self.first_commit_ts, self.last_commit_ts, self.commits, self.operations, self.live_keys)
 
 
 class OutcomeWindow:
