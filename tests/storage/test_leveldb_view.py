@@ -107,9 +107,9 @@ def test_a_flipped_bit_in_a_table_never_reads_as_another_value(filled, part):
     damage = 0
     try:
         with closing(LevelDBView.open(filled, create=False)) as view:
-            for key in list(expected)[::101]:
+            for key, value in expected.items():
                 try:
-                    assert view.get(key) == expected[key]
+                    assert view.get(key) == value
                 except ViewDamagedError:
                     damage += 1
             try:
@@ -228,7 +228,7 @@ def test_batches_that_power_loss_took_from_the_middle_are_damage(aligned, tmp_pa
 def test_large_batches_in_many_fragments_are_followed(path):
     rng = random.Random(3)
     with closing(LevelDBView.open(path, create=True)) as view:
-        for number in range(200):
+        for number in range(80):  # below 4 MiB together, so that there is one log
             view.apply([(b"%d-%d" % (number, n), rng.randbytes(rng.randrange(40_000))) for n in range(number % 4)])
             view.apply([(b"filler", bytes(rng.randrange(30)))])
             if number == 20:
