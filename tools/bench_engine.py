@@ -63,7 +63,7 @@ def value_of(size_bytes: int, rng: random.Random) -> bytes:
 @asynccontextmanager
 async def engine_at(directory: Path) -> AsyncIterator[Engine]:
     """An engine on LevelDB, fsync on, without snapshots: they would be measured as well."""
-    directory.mkdir(exist_ok=True)
+    await trio.Path(directory).mkdir(exist_ok=True)
     async with open_engine(Settings(data_dir=directory, snapshot_interval=0)) as engine:
         yield engine
 
@@ -116,7 +116,7 @@ async def latency(directory: Path, events: int) -> Result:
     value = value_of(VALUE_BYTES, random.Random(1))
     record_bytes = len(value) + 150
     commit_s, bare_s = [], []
-    directory.mkdir(exist_ok=True)
+    await trio.Path(directory).mkdir(exist_ok=True)
     descriptor = os.open(directory / "bare", os.O_RDWR | os.O_CREAT)
     try:
         for _ in range(PREALLOCATED_BYTES // 2**20):
