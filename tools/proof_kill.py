@@ -38,7 +38,7 @@ REMEMBERED_AT_END: Final = 300
 VERSIONS_AT_END: Final = 300
 CLIENTS_NOTICE_S: Final = 5.0
 """The clients promise 1 s; this machine may be busy with something else. The summary has what was measured."""
-SNAPSHOT_INTERVAL: Final = 3_000
+SNAPSHOT_INTERVAL: Final = 500
 """In commits: some rebuilds of the view then begin with a snapshot, which the default would never write here."""
 BAD_LEVELS: Final = {"error", "critical"}
 
@@ -68,6 +68,7 @@ class Tally:
     reads: int = 0
     asked_again: int = 0
     faults: Counter[str] = field(factory=Counter)
+    sources: Counter[str] = field(factory=Counter)
     restarts: list[Restart] = field(factory=list)
     noticed_s: list[float] = field(factory=list)
 
@@ -76,6 +77,7 @@ class Tally:
         self.outcomes.update(submission.outcome for submission in load.submissions)
         self.reads += len(load.reads)
         self.faults.update(name for name in (plan.end.value, plan.before.value) if name)
+        self.sources[restart.view_from] += 1
         self.restarts.append(restart)
         self.noticed_s.append(noticed_s)
 
@@ -89,7 +91,8 @@ class Proof:
         self._oracle = Oracle()
         self._tally = Tally()
         self._workload = Workload(random.Random(f"workload {options.seed}"), options.clients)
-        self._rng = random.Random(f"faults and samples {options.seed}")
+        self._faults = random.Random(f"faults {options.seed}")
+        self._samples = random.Random(f"samples {options.seed}")
         self._log_lines_read = 0
 
     async def run(self) -> None:
@@ -100,7 +103,7 @@ class Proof:
         await self._last_look()
 
     async def _cycle(self, cycle: int) -> None:
-        plan = plan_fault(self._rng)
+        plan = plan_fault(self._faults)
         load = Load(newest_ts=self._oracle.newest_ts)
         ended, noticed_s = await self._run_under_load(plan, load)
         restart = await bring_back(self._daemon, plan)
@@ -148,7 +151,7 @@ class Proof:
         load = Load()
         async with AsyncStatehouse(self._daemon.address) as client:
             violations = await whole_history(client, AGENTS, self._oracle)
-            violations += await wrong_versions(client, self._oracle, VERSIONS_AT_END, self._rng)
+            violations += await wrong_versions(client, self._oracle, VERSIONS_AT_END, self._samples)
             evidence = await gather(client, AGENTS, load, self._oracle, self._sample(REMEMBERED_AT_END))
             load.submissions.append(await commit_nothing(client))
             self._tally.asked_again += len(evidence.answers)
@@ -163,7 +166,7 @@ class Proof:
     def _sample(self, count: int) -> list[str]:
         """Ids of earlier cycles, however they ended."""
         known = list(self._oracle.submissions)
-        return self._rng.sample(known, min(count, len(known)))
+        return self._samples.sample(known, min(count, len(known)))
 
     def _log_complaints(self) -> list[str]:
         """Errors in the daemon's own log: it was killed, not broken."""
@@ -180,6 +183,7 @@ class Proof:
         total_s = sorted(restart.total_s for restart in tally.restarts) or [0.0]
         recovery_s = sorted(restart.recovery_s for restart in tally.restarts) or [0.0]
         faults = ", ".join(f"{count} x {name}" for name, count in sorted(tally.faults.items())) or "none"
+        sources = ", ".join(f"{count} x from the {name}" for name, count in sorted(tally.sources.items()))
         unknown = tally.outcomes[Outcome.UNKNOWN]
         rows = {
             "seed": f"{self._options.seed}",
@@ -192,7 +196,7 @@ class Proof:
             "read under load": f"{tally.reads} keys and scans",
             "clients noticed": f"at most {max(tally.noticed_s, default=0.0):.2f} s after kill -9",
             "launch to ready": f"median {_median(total_s):.2f} s, at most {total_s[-1]:.2f} s",
-            "recovery": f"median {_median(recovery_s):.3f} s, at most {recovery_s[-1]:.3f} s",
+            "recovery": f"median {_median(recovery_s):.3f} s, at most {recovery_s[-1]:.3f} s, {sources}",
         }
         return "\n".join(f"{name:<16} {text}" for name, text in rows.items())
 
@@ -258,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cycles", type=int, default=200, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, metavar="N", help="default: a random one; it is printed")
-    parser.add_argument("--clients", type=int, default=12, metavar="N", help="default: %(default)s")
+    parser.add_argument("--clients", type=int, default=32, metavar="N", help="default: %(default)s")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="an empty one (default: a temporary one)")
     parser.add_argument(
         "--keep", action="store_true", help="keep the data directory; after a failure it is kept anyway"

@@ -57,7 +57,8 @@ class Restart:
 
     total_s: float
     recovery_s: float
-    head_ts: int
+    view_from: str
+    """What the view was brought up from: the view that was there, a snapshot, or the log."""
 
 
 def plan_fault(rng: random.Random) -> FaultPlan:
@@ -93,5 +94,5 @@ async def bring_back(daemon: DaemonProcess, plan: FaultPlan) -> Restart:
     return Restart(
         total_s=time.monotonic() - started_s,
         recovery_s=float(daemon.ready["recovery_s"]),
-        head_ts=int(daemon.ready["head_ts"]),
+        view_from=str(daemon.events("store opened")[-1]["view_from"]),
     )
