@@ -10,9 +10,9 @@ from contextlib import closing
 import structlog
 
 from statehouse.errors import StorageError
-from statehouse.storage.commit import FORMAT_VERSION
 from statehouse.storage.disk import Disk
 from statehouse.storage.keys import WATERMARK_KEY
+from statehouse.storage.snapshot_format import FORMAT_VERSION
 from statehouse.storage.snapshots import list_snapshots, prune_snapshots, snapshot_commit_ts, write_snapshot
 from statehouse.storage.store import Store
 from statehouse.storage.v1.log_pb2 import SnapshotHeader, Watermark
