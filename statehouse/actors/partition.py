@@ -54,7 +54,8 @@ class PartitionMachine:
         latest = self._pending
         counters = self._load_counters() if self._counters is None else self._counters
         # All reads come first: one that fails must not leave versions that were counted and never committed.
-        latest.update({key: self._latest_stored(key) for key, _ in message.leg.operations if key not in latest})
+        unread = {key for key, _ in message.leg.operations if key not in latest}
+        latest.update({key: self._latest_stored(key) for key in unread})
         operations: list[tuple[bytes, bytes | None, int]] = []
         live_keys = 0
         for key, value in message.leg.operations:

@@ -85,7 +85,7 @@ class Sequencer:
     def barrier(self) -> Reply[None]:
         """Settled when everything that is in line now is durable or has failed."""
         message = Barrier()
-        self._mailbox.put(message)
+        self._mailbox.put(message, refusable=False)  # one for each partition that restarts, and one at the end
         return message.reply
 
     async def run(self) -> None:
