@@ -7,8 +7,9 @@ from pathlib import Path
 
 import proof_kill
 import pytest
+from attrs import evolve
 from kill_cycles import forged
-from kill_cycles.faults import bring_back
+from kill_cycles.faults import Before, bring_back
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,10 +42,9 @@ def test_the_self_test_tells_of_an_oracle_that_sees_nothing(monkeypatch, capsys)
 def test_a_daemon_that_forgets_everything_fails_the_proof(tmp_path, monkeypatch, capsys):
     async def forget(daemon, plan):
         shutil.rmtree(daemon.data_dir)
-        return await bring_back(daemon, plan)
+        return await bring_back(daemon, evolve(plan, before=Before.NOTHING))
 
     monkeypatch.setattr(proof_kill, "bring_back", forget)
-    # This seed ends both runs by kill -9, and does nothing to the folders by itself.
     data_dir = tmp_path / "data"
     assert proof_kill.main(["--cycles", "1", "--seed", "1", "--clients", "6", "--data-dir", str(data_dir)]) == 1
     out = capsys.readouterr().out

@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from enum import Enum
+from functools import partial
 from typing import Final
 
 import trio
@@ -30,6 +31,7 @@ class Before(Enum):
 
     NOTHING = ""
     VIEW_DELETED = "state/ deleted"
+    LOG_LEFT = "state/ and snapshots/ deleted"
     KILLED_STARTING = "kill -9 while starting"
 
 
@@ -65,7 +67,7 @@ def plan_fault(rng: random.Random) -> FaultPlan:
     """Choose a fault. Both draws of time are made in any case: the same seed plans the same faults."""
     return FaultPlan(
         end=rng.choices((End.KILL, End.STOP), (85, 15))[0],
-        before=rng.choices((Before.NOTHING, Before.VIEW_DELETED, Before.KILLED_STARTING), (75, 13, 12))[0],
+        before=rng.choices(list(Before), (75, 8, 5, 12))[0],
         after_s=rng.uniform(*LOAD_S),
         starting_s=rng.uniform(*START_S),
     )
@@ -82,9 +84,11 @@ async def strike(daemon: DaemonProcess, plan: FaultPlan) -> Ended:
 
 async def bring_back(daemon: DaemonProcess, plan: FaultPlan) -> Restart:
     """Do what comes before the start, then start the daemon. DaemonFailedError when it does not become ready."""
-    if plan.before is Before.VIEW_DELETED:
+    if plan.before in {Before.VIEW_DELETED, Before.LOG_LEFT}:
         await trio.to_thread.run_sync(shutil.rmtree, daemon.data_dir / "state")
-    elif plan.before is Before.KILLED_STARTING:
+    if plan.before is Before.LOG_LEFT:
+        await trio.to_thread.run_sync(partial(shutil.rmtree, daemon.data_dir / "snapshots", ignore_errors=True))
+    if plan.before is Before.KILLED_STARTING:
         daemon.launch()
         await trio.sleep(plan.starting_s)
         daemon.send(signal.SIGKILL)
