@@ -147,6 +147,11 @@ async def run_engine(
     def poke() -> None:
         next_segment.poke()
         snapshots.poke()
+        mending.poke()
+
+    def forget_pending() -> None:
+        partitions.forget_pending()
+        mending.poke()
 
     next_segment = Background(
         "preparing the log's next segment",
@@ -154,6 +159,7 @@ async def run_engine(
         work=store.prepare_next_segment,
     )
     snapshots = Background("writing a snapshot", due=opened.snapshots.due, work=opened.snapshots.write)
+    mending = Background("opening the view anew", due=lambda: store.view_failed, work=store.mend_view)
     partitions = Partitions(
         machine,
         lambda: sequencer.barrier(),  # noqa: PLW0108 - the sequencer is made below, and needs the partitions
@@ -163,7 +169,7 @@ async def run_engine(
     sequencer = Sequencer(
         SequencerMachine(store.head_ts, store.head_time_ns),
         commit_group=store.commit,
-        forget_pending=partitions.forget_pending,
+        forget_pending=forget_pending,
         committed=poke,
         now_ns=now_ns,
     )
@@ -184,6 +190,7 @@ async def run_engine(
             _running(supervisor.run),
             _running(next_segment.run),
             _running(snapshots.run),
+            _running(mending.run),
             _running(sequencer.run),
             partitions.serving(),
             _running(transactions.run),

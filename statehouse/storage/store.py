@@ -10,6 +10,7 @@ perhaps a group that is about to be.
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from threading import Lock
 
 from attrs import frozen
 
@@ -56,13 +57,14 @@ class Store:
         self._reopen_view = reopen_view
         self._condemn_view = condemn_view
         self._view_failed = False
+        self._writing = Lock()
         self._outcomes = OutcomeWindow(view)
         self.head_ts = log.head.commit_ts
         """The newest commit that is durable and applied."""
         self.head_time_ns = committed_at_ns
         """When the newest commit was made, in nanoseconds since 1970."""
 
-    # Writing: one thread at a time
+    # Writing: one thread at a time, the others wait
 
     def commit(self, group: GroupCommit) -> None:
         """Make a group durable and visible, or leave everything as it was. Blocks on the disk.
@@ -70,6 +72,27 @@ class Store:
         Raises DiskFullError or StorageError when nothing of the group has happened, LogPoisonedError when
         that is unknown.
         """
+        with self._writing:
+            self._commit(group)
+
+    @property
+    def view_failed(self) -> bool:
+        """Whether the view waits to be opened anew. With a poisoned log it stays as it is: what to apply is unknown."""
+        return self._view_failed and not self._log.poisoned
+
+    def mend_view(self) -> None:
+        """Open the view anew after a batch failed, as the next commit would. Blocks; safe beside a commit.
+
+        StorageError when it cannot be opened: try again later.
+
+        For whoever watches `view_failed`: while a view is closed because it could not be opened again, nothing can be
+        read and so nothing prepared, and no commit would come.
+        """
+        with self._writing:
+            if self.view_failed:
+                self._mend_view()
+
+    def _commit(self, group: GroupCommit) -> None:
         if self._view_failed:
             self._mend_view()
         payloads = group.payloads()
