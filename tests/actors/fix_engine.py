@@ -1,6 +1,6 @@
 """Engines on a simulated disk with a view in memory and on a real LevelDB; threads that do not leave the loop."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,12 +43,13 @@ class InlineThreads:
 
 
 @pytest.fixture
-def inline_threads(monkeypatch) -> InlineThreads:
+def inline_threads(monkeypatch) -> Iterator[InlineThreads]:
     """Worker threads that are turns of the event loop, and can be held."""
     threads = InlineThreads()
     threads.release()
     monkeypatch.setattr(trio.to_thread, "run_sync", threads.run_sync)
-    return threads
+    yield threads
+    threads.release()
 
 
 @define
@@ -81,20 +82,20 @@ def any_engine_bench(request) -> EngineBench:
     return EngineBench(request.getfixturevalue("leveldb_bench" if request.param == "leveldb" else "store_bench"))
 
 
-def stage(engine: Engine, *operations: Op, timeout_ms: int | None = None) -> str:
+async def stage(engine: Engine, *operations: Op, timeout_ms: int | None = None) -> str:
     """Begin a transaction and stage operations; its id."""
-    txn_id = engine.begin(timeout_ms).result()
+    txn_id = await engine.begin(timeout_ms).wait()
     for agent, key, content in operations:
         if content is None:
-            engine.delete(txn_id, agent, key).result()
+            await engine.delete(txn_id, agent, key).wait()
         else:
-            engine.write(txn_id, agent, key, content).result()
+            await engine.write(txn_id, agent, key, content).wait()
     return txn_id
 
 
 async def commit(engine: Engine, *operations: Op) -> int:
     """Commit operations as one transaction; its commit_ts."""
-    return await engine.commit(stage(engine, *operations)).wait()
+    return await engine.commit(await stage(engine, *operations)).wait()
 
 
 def state(engine: Engine, agent: AgentId = ALICE, key: str = "k") -> tuple[int, int, bytes | None]:

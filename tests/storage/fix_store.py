@@ -95,8 +95,7 @@ class FailingHome:
 
     def find(self) -> View | None:
         if self.find_error is not None:
-            error, self.find_error = self.find_error, None
-            raise error
+            raise self.find_error
         if self.batches is None:
             return None
         if self.condemned:
@@ -115,6 +114,7 @@ class FailingHome:
         self.aside.append(self.batches)
         self.batches = None
         self.condemned = False
+        self.find_error = None
         return "aside"
 
     def condemn(self) -> None:

@@ -220,6 +220,7 @@ def test_a_view_that_is_unavailable_is_a_refusal_and_not_set_aside(store_bench):
     store_bench.home.find_error = ViewUnavailableError("permission denied")
     with pytest.raises(StorageError, match="permission denied"):
         store_bench.open()
+    store_bench.home.find_error = None
     assert rows_of(store_bench.store()) == rows
     assert store_bench.home.aside == []
 

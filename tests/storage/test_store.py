@@ -203,12 +203,20 @@ def test_a_view_that_stays_full_fails_each_commit_and_nothing_else(store_bench, 
     store_bench.home.fail_next_batch(FULL)
     with pytest.raises(DiskFullError):
         writer.commit((ALICE, b"k", value()))
+    store_bench.home.find_error = ViewUnavailableError("no space left on device")
     for _ in range(3):
-        store_bench.home.find_error = ViewUnavailableError("no space left on device")
         with pytest.raises(StorageError, match="nothing of the commit"):
             writer.commit((ALICE, b"k", value()))
         with pytest.raises(StorageError, match="at the moment"):
             writer.store.get_state(ALICE, b"k")
+        with pytest.raises(StorageError):
+            writer.store.mend_view()
+        assert writer.store.view_failed
+    store_bench.home.find_error = None
+    writer.store.mend_view()
+    assert not writer.store.view_failed
+    judge(writer.store, writer.history)
+    writer.store.mend_view()  # nothing to do
     assert writer.commit((ALICE, b"k", value())) == 3
     judge(writer.store, writer.history)
 
@@ -296,6 +304,8 @@ def test_a_group_that_cannot_be_rolled_back_poisons_the_log(store_bench, writer)
     store_bench.disk.fail_next("sync", EIO, after=1, path=SEGMENT)
     with pytest.raises(LogPoisonedError):
         writer.commit((ALICE, b"k", value()))
+    assert not writer.store.view_failed  # it is not opened anew: what the log has besides is unknown
+    writer.store.mend_view()
     judge(writer.store, writer.history)
 
 
