@@ -47,6 +47,11 @@ SEGMENT_BYTES: Final = 64 * MIB
 OPEN_SEGMENTS: Final = 128
 """Segments that are kept open for reading."""
 
+# View
+
+VIEW_REOPEN_BYTES: Final = 32 * MIB
+"""A view that a full disk has failed is opened anew with this much room: LevelDB writes when it is opened."""
+
 # Sequencer
 
 COMMITS_IN_FLIGHT: Final = 10_000

@@ -16,7 +16,7 @@ from attrs import frozen
 from google.protobuf.message import DecodeError
 
 from statehouse.errors import DiskFullError, NewerFormatError, StorageError
-from statehouse.limits import SEGMENT_BYTES
+from statehouse.limits import SEGMENT_BYTES, VIEW_REOPEN_BYTES
 from statehouse.storage.commit import FORMAT_VERSION, watermark
 from statehouse.storage.disk import Disk, is_full
 from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, TailCut, ViewDisagreesError
@@ -208,7 +208,12 @@ def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple
 
 
 def _reopen(place: StorePlace, reporter: RecoveryReporter, log: EventLog, failed: View) -> View:
-    """Open a view anew after a batch failed, and bring it up to the log: nothing else may be written meanwhile."""
+    """Open a view anew after a batch failed, and bring it up to the log: nothing else may be written meanwhile.
+
+    Without the room that opening may take, the failed view stays as it is: it can still be read.
+    """
+    if place.disk.free_bytes(place.log_directory) < VIEW_REOPEN_BYTES:
+        raise ViewWriteError("there is no room to open the view anew", full=True)
     failed.close()
     for _, view in _candidates(place, reporter):
         try:
