@@ -21,11 +21,7 @@ from statehouse.errors import (
     StatehouseError,
     TransactionError,
 )
-from statehouse.limits import (
-    COMMITS_IN_FLIGHT,
-    ENDED_TRANSACTIONS,
-    Limits,
-)
+from statehouse.limits import COMMITS_IN_FLIGHT, ENDED_TRANSACTIONS, Limits
 from statehouse.types import AgentId
 
 __all__ = ["TransactionsMachine", "TransactionsMessage"]
