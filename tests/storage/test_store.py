@@ -221,6 +221,20 @@ def test_a_view_that_stays_full_fails_each_commit_and_nothing_else(store_bench, 
     judge(writer.store, writer.history)
 
 
+def test_without_room_to_open_it_anew_a_failed_view_can_still_be_read(store_bench, writer, monkeypatch):
+    store_bench.home.fail_next_batch(FULL)
+    with pytest.raises(DiskFullError):
+        writer.commit((ALICE, b"k", value()))
+    with monkeypatch.context() as full:
+        full.setattr(store_bench.disk, "free_bytes", lambda _: 1_000_000)
+        for _ in range(3):
+            with pytest.raises(DiskFullError):
+                writer.commit((ALICE, b"k", value()))
+            judge(writer.store, writer.history)
+    assert writer.commit((ALICE, b"k", value())) == 3
+    judge(writer.store, writer.history)
+
+
 def test_any_other_failure_of_the_view_is_a_storage_error(store_bench, writer):
     store_bench.home.fail_next_batch(ViewWriteError("broken"))
     with pytest.raises(StorageError) as caught:
