@@ -28,7 +28,7 @@ class Work:
 
 
 @pytest.fixture
-async def work(inline_threads, autojump_clock, nursery):
+async def work(inline_threads, nursery):
     work = Work()
     nursery.start_soon(work.background.run)
     yield work
@@ -65,7 +65,7 @@ async def test_one_run_at_a_time(work, inline_threads):
 
 
 @pytest.mark.parametrize("error", [OSError("no space"), StorageError("broken")])
-async def test_what_the_disk_refuses_is_tried_again_after_a_while(work, error):
+async def test_what_the_disk_refuses_is_tried_again_after_a_while(autojump_clock, work, error):
     started_s = trio.current_time()
     work.left, work.errors = 1, [error, error]
     work.background.poke()
