@@ -16,6 +16,7 @@ connection. Here
 
 import datetime as dt
 import math
+import os
 import select
 from collections import deque
 from contextlib import suppress
@@ -79,7 +80,7 @@ class ClientConnection:
             if self._lost is None:
                 self.lose(f"{address} did not answer as a Statehouse daemon within {self._connect_timeout_s:g} s")
         except OSError as error:
-            self.lose(f"cannot connect to {address}: {error.__cause__ or error}")
+            self.lose(f"cannot connect to {address}: {_reason(error)}")
         finally:
             self.lose(f"the connection to {address} was closed")
 
@@ -254,3 +255,11 @@ class ClientConnection:
         while self._waiters:
             self._waiters.popleft().set()
         self.window_grew()
+
+
+def _reason(error: OSError) -> str:
+    """Why connecting failed, in the system's words: the libraries between wrap them in the address again."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if cause.errno and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return cause.strerror or str(cause)  # a name that was not found has a number of its own
