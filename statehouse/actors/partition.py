@@ -54,8 +54,11 @@ class PartitionMachine:
         latest = self._pending
         counters = self._load_counters() if self._counters is None else self._counters
         # All reads come first: one that fails must not leave versions that were counted and never committed.
-        unread = {key for key, _ in message.leg.operations if key not in latest}
-        latest.update({key: self._latest_stored(key) for key in unread})
+        read: dict[bytes, _Latest] = {}
+        for key, _ in message.leg.operations:
+            if key not in latest and key not in read:
+                read[key] = self._latest_stored(key)
+        latest.update(read)
         operations: list[tuple[bytes, bytes | None, int]] = []
         live_keys = 0
         for key, value in message.leg.operations:

@@ -60,9 +60,9 @@ class _Committing:
     aborts: list[Reply[None]] = field(factory=list)
 
     @property
-    def replies(self) -> list[Reply[Any]]:
-        """All that are owed, the first commit's first."""
-        return [self.reply, *self.commits, *self.aborts]
+    def late(self) -> list[Reply[Any]]:
+        """What is owed to those who asked since."""
+        return [*self.commits, *self.aborts]
 
 
 class TransactionsMachine:
@@ -133,7 +133,7 @@ class TransactionsMachine:
     def close(self, error: StatehouseError) -> None:
         """Fail every reply that is owed."""
         for committing in self._committing.values():
-            for reply in committing.replies:
+            for reply in (committing.reply, *committing.late):
                 reply.fail(error)
         self._committing.clear()
         self._open.clear()
@@ -223,9 +223,8 @@ class TransactionsMachine:
         if error is None:
             commit_ts = message.outcome.result()
             committing.reply.succeed(commit_ts)
-            late: StatehouseError = _already_committed(message.txn_id, commit_ts)
-            for reply in committing.replies[1:]:
-                reply.fail(late)
+            for late in committing.late:
+                late.fail(_already_committed(message.txn_id, commit_ts))
         else:
             unknown = isinstance(error, LogPoisonedError) and error.outcome_unknown
             self._remember(message.txn_id, _End.UNKNOWN if unknown else _End.ABORTED)

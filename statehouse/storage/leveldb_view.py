@@ -42,9 +42,9 @@ from statehouse.storage.view import (
 
 # docs/adr/0003-leveldb-settings.md has the measurements behind these.
 SETTINGS: Final[dict[str, int | str | None]] = {
-    "write_buffer_size": 4 * MIB,
-    "max_open_files": 74,
-    "max_file_size": 1 * MIB,
+    "write_buffer_size": 8 * MIB,
+    "max_open_files": 500,
+    "max_file_size": 2 * MIB,
     "block_size": 4 * KIB,
     "lru_cache_size": 1 * MIB,
     "bloom_filter_bits": 10,

@@ -31,6 +31,8 @@ def varint(number: int) -> bytes:
         return _ONE_BYTE[number]
     if 0 <= number < 0x4000:
         return bytes((number & 0x7F | 0x80, number >> 7))
+    if 0 <= number < 0x200000:
+        return bytes((number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14))
     if not 0 <= number <= _U64_MAX:
         raise ValueError(f"{number} does not fit an unsigned 64-bit integer")
     encoded = bytearray()
