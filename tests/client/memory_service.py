@@ -4,8 +4,8 @@ It keeps the contract for well-behaved calls and can be told to misbehave (`hold
 until it is killed and prints its port, so that a test can kill it with -9.
 """
 
+import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -168,8 +168,7 @@ def main():
     service.hold = {"ListKeys"}
     _server, port = serve(service)
     print(port, flush=True)  # noqa: T201  whoever started it reads the port
-    while True:
-        time.sleep(60)
+    signal.pause()  # until it is killed
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -477,13 +478,9 @@ async def test_a_port_is_free_again_after_its_server(edge, fake_engine):
         assert socket_address(listener) == edge.address
 
 
-async def test_ipv6_addresses_are_written_in_brackets():
-    try:
-        listener = await open_listener("::1", 0)
-    except AddressError:
-        pytest.skip("no IPv6 here")
-    async with listener:
-        assert re.fullmatch(r"\[::1\]:[0-9]+", socket_address(listener))
+def test_ipv6_addresses_are_written_in_brackets():
+    bound = SimpleNamespace(socket=SimpleNamespace(getsockname=lambda: ("::1", 50051, 0, 0)))
+    assert socket_address(bound) == "[::1]:50051"
 
 
 # Start and stop
