@@ -12,7 +12,7 @@ from functools import partial
 from statehouse.actors.messages import Transaction
 from statehouse.actors.partitions import Partition, Partitions
 from statehouse.actors.reply import Reply
-from statehouse.errors import DiskFullError, InvalidRequestError, StatehouseError
+from statehouse.errors import InvalidRequestError, StatehouseError, StorageError
 from statehouse.storage.commit import PreparedCommit, PreparedSection, empty_commit
 
 __all__ = ["carry_out"]
@@ -92,7 +92,7 @@ class _Commit:
     def _submit(self) -> None:
         if self._failures != self._partitions.failures:
             # Versions were counted on top of commits that have failed since.
-            self._give_up(DiskFullError("a commit before this one failed; nothing of this one was done"))
+            self._give_up(_because_of(self._partitions.last_failure))
             return
         prepared = PreparedCommit(self._transaction.txn_id, [section for _, section in self._prepared])
         try:
@@ -123,3 +123,12 @@ class _Commit:
         if self._hold:
             for partition, _ in self._prepared:
                 partition.release()
+
+
+def _because_of(failure: StatehouseError | None) -> StatehouseError:
+    """The failure of a commit that others took along: of their kind, but an error of its own.
+
+    That the outcome of theirs may be unknown does not pass on: this one was never sent.
+    """
+    kind, why = (StorageError, "") if failure is None else (type(failure), f": {failure.message}")
+    return kind(f"a commit before this one failed, and nothing of this one was done{why}")

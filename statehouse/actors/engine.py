@@ -22,6 +22,7 @@ from statehouse.actors.supervisor import Supervisor
 from statehouse.actors.transaction_ids import transaction_ids
 from statehouse.actors.transactions import Transactions
 from statehouse.actors.transactions_machine import TransactionsMachine
+from statehouse.errors import StatehouseError
 from statehouse.limits import READ_THREADS, Limits
 from statehouse.storage.keys import agent_prefix
 from statehouse.storage.recovery import OpenedStore
@@ -149,8 +150,8 @@ async def run_engine(
         snapshots.poke()
         mending.poke()
 
-    def forget_pending() -> None:
-        partitions.forget_pending()
+    def forget_pending(error: StatehouseError) -> None:
+        partitions.forget_pending(error)
         mending.poke()
 
     next_segment = Background(

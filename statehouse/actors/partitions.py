@@ -16,7 +16,7 @@ from statehouse.actors.messages import Leg, Prepare
 from statehouse.actors.partition import PartitionMachine
 from statehouse.actors.reply import Reply
 from statehouse.actors.supervisor import Supervisor
-from statehouse.errors import InternalError, OverloadedError, UnavailableError
+from statehouse.errors import InternalError, OverloadedError, StatehouseError, UnavailableError
 from statehouse.limits import PARTITION_IDLE_S, PARTITION_MAILBOX_MESSAGES, PARTITION_RESTART_S
 from statehouse.storage.commit import PreparedSection
 from statehouse.types import AgentId
@@ -125,6 +125,8 @@ class Partitions:
         self._nursery: trio.Nursery | None = None
         self.failures = 0
         """How often everything pending was forgotten: a commit in preparation compares it before it goes on."""
+        self.last_failure: StatehouseError | None = None
+        """Why it was forgotten the last time."""
 
     def of(self, agent: AgentId) -> Partition:
         """The agent's partition, started if it is not resident. OverloadedError when all that are have work."""
@@ -139,9 +141,10 @@ class Partitions:
     def __len__(self) -> int:
         return len(self._resident)
 
-    def forget_pending(self) -> None:
-        """An append has failed, and with it everything that any partition has pending."""
+    def forget_pending(self, error: StatehouseError) -> None:
+        """An append has failed with `error`, and with it everything that any partition has pending."""
         self.failures += 1
+        self.last_failure = error
         for partition in self._resident.values():
             if not partition.idle:
                 partition.forget_pending()

@@ -43,7 +43,7 @@ class Sequencer:
     """The actor and its handle.
 
     `commit_group` is the blocking call into the store; `forget_pending` tells the partitions that everything
-    they have pending has failed; `committed` is called after each group that is durable.
+    they have pending has failed, and why; `committed` is called after each group that is durable.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Sequencer:
         machine: SequencerMachine,
         *,
         commit_group: Callable[[GroupCommit], None],
-        forget_pending: Callable[[], None],
+        forget_pending: Callable[[StatehouseError], None],
         committed: Callable[[], None],
         now_ns: Callable[[], int],
     ) -> None:
@@ -131,7 +131,7 @@ class Sequencer:
     def _fail(self, error: StatehouseError) -> None:
         """Fail the group and all that is in line behind it. For a poisoned log nothing is accepted any more."""
         behind = self._mailbox.take_all()
-        self._forget_pending()
+        self._forget_pending(error)
         if isinstance(error, LogPoisonedError):
             self._refusal = LogPoisonedError("the log is poisoned: the daemon is read-only until it is restarted")
             error.outcome_unknown = True

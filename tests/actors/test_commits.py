@@ -18,6 +18,7 @@ from statehouse.errors import (
     DiskFullError,
     InternalError,
     InvalidRequestError,
+    LogPoisonedError,
     OverloadedError,
     StorageError,
     UnavailableError,
@@ -102,7 +103,7 @@ class Bench:
     def fail(self, error):
         """As the sequencer does when a group fails: everything in line fails."""
         line, self.line = self.line, []
-        self.partitions.forget_pending()
+        self.partitions.forget_pending(error)
         for waiting in line:
             if isinstance(waiting, Reply):
                 waiting.succeed(None)
@@ -215,14 +216,21 @@ async def test_a_busy_partition_makes_the_transaction_wait_holding_those_before_
     assert [both.settled, behind.settled, free.settled] == [True] * 3
 
 
-async def test_a_failure_while_a_transaction_waits_fails_it_and_it_counts_nothing(bench):
+@pytest.mark.parametrize(
+    "error",
+    [DiskFullError("full"), StorageError("broken"), LogPoisonedError("poisoned", outcome_unknown=True)],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_failure_while_a_transaction_waits_fails_it_likewise_and_it_counts_nothing(bench, error):
     bench.submit(ALICE)
     bench.partitions.of(BOB).pause()
     both = bench.submit(ALICE, BOB)  # counts on Alice's version 1
-    bench.fail(DiskFullError("full"))
+    bench.fail(error)
     bench.partitions.of(BOB).restart()
     await blocked()
-    assert isinstance(both.error, DiskFullError)
+    assert type(both.error) is type(error)
+    assert both.error.message == f"a commit before this one failed, and nothing of this one was done: {error.message}"
+    assert not getattr(both.error, "outcome_unknown", False)
     assert bench.line == []
     bench.submit(ALICE, BOB)
     await blocked()

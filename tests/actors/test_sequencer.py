@@ -7,7 +7,14 @@ from attrs import define, field
 
 from statehouse.actors import sequencer as module
 from statehouse.actors.sequencer import Sequencer, SequencerMachine
-from statehouse.errors import DiskFullError, LogPoisonedError, OverloadedError, StorageError, UnavailableError
+from statehouse.errors import (
+    DiskFullError,
+    LogPoisonedError,
+    OverloadedError,
+    StatehouseError,
+    StorageError,
+    UnavailableError,
+)
 from statehouse.storage.commit import empty_commit
 
 
@@ -38,7 +45,8 @@ class Bench:
         group.payloads()
         self.groups.append((group.first_commit_ts, group.last_commit_ts, group.committed_at_ns))
 
-    def forget(self):
+    def forget(self, error):
+        assert isinstance(error, StatehouseError)
         self.forgotten += 1
         self.told.append("forgotten")
 
