@@ -72,8 +72,9 @@ class EventLog:
         segment is before the next one begins. `open_limit` is how many segments are kept open for reading.
 
         Blocks for as long as reading what is checked takes. Raises StoreDamagedError (also when the log ends before
-        `known_good`), NewerFormatError, ViewDisagreesError (the chain value at `known_good` is another; before any
-        `on_record`), DiskFullError, and StorageError for any other failure of the disk.
+        `known_good`), NewerFormatError, ViewDisagreesError (the chain value at `known_good` is another, or, without
+        `fsync`, the log ends before it; before any `on_record`), DiskFullError, and StorageError for any other failure
+        of the disk.
         """
         if segment_bytes <= HEADER_BYTES:
             raise ValueError(f"a segment needs more than {HEADER_BYTES} bytes, not {segment_bytes}")
@@ -85,7 +86,7 @@ class EventLog:
             following.remove()
             starts = list_segments(disk, directory)
             if not starts:
-                check_view_is_not_ahead(directory, LogHead(0, b""), known_good)
+                check_view_is_not_ahead(directory, LogHead(0, b""), known_good, may_lose_commits=False)
                 store_id = new_store_id()
                 if len(store_id) != STORE_ID_BYTES:
                     raise ValueError(f"a store id has {STORE_ID_BYTES} bytes, not {len(store_id)}")

@@ -9,6 +9,7 @@ Later records are found though the bad one may have lost its length, its chain v
 judgement lives here; nothing here reads or writes a file.
 """
 
+from itertools import pairwise
 from typing import Final
 
 from attrs import frozen
@@ -26,7 +27,7 @@ from statehouse.storage.log_format import (
     next_chain,
 )
 
-__all__ = ["ADVICE", "Fault", "damaged", "evidence_of_sync"]
+__all__ = ["ADVICE", "Fault", "damaged", "evidence_of_sync", "is_a_hole"]
 
 _TRAILING_ZEROS: Final = 64
 """How many zero bytes at its end a payload may have for the search behind a bad record still to find it when it is the
@@ -36,6 +37,9 @@ the preallocated zeros would be a length worth hashing megabytes for."""
 _SEARCH_HASH_FACTOR: Final = 16
 """The search behind a bad record hashes at most this many times the bytes there, however a
 client arranged them."""
+
+_SECTOR_BYTES: Final = 512
+"""What a disk writes whole or not at all."""
 
 ADVICE: Final = "nothing was changed; keep a copy of the data directory and restore it from a backup"
 
@@ -65,6 +69,20 @@ def evidence_of_sync(tail: bytes, chain_before: bytes, offset: int) -> str | Non
     where it stands in the segment. Takes time near linear in the size of the tail.
     """
     return _Tail(tail, chain_before, offset).evidence()
+
+
+def is_a_hole(tail: bytes, fault: Fault) -> bool:
+    """Whether a bad record looks as if part of it had never reached the disk, and not as if it had been changed.
+
+    `tail` is the segment from the bad record on. Segments are preallocated with zeros, so a sector whose write power
+    loss took has zeros where the record should be. Flipped bits leave none.
+    """
+    stop = RECORD_OVERHEAD_BYTES + (int.from_bytes(tail[:LENGTH_BYTES]) & MAX_PAYLOAD_BYTES)
+    if stop > len(tail):
+        return False
+    first_border = _SECTOR_BYTES - fault.offset % _SECTOR_BYTES
+    borders = [0, *range(first_border, stop, _SECTOR_BYTES), stop]
+    return any(not tail[start:end].strip(b"\0") for start, end in pairwise(borders))
 
 
 class _SearchExhaustedError(Exception):

@@ -15,7 +15,7 @@ from attrs import frozen
 from statehouse.errors import StoreDamagedError
 from statehouse.limits import KIB, MIB
 from statehouse.storage.disk import Disk, File
-from statehouse.storage.log_damage import ADVICE, Fault, damaged, evidence_of_sync
+from statehouse.storage.log_damage import Fault, damaged, evidence_of_sync, is_a_hole
 from statehouse.storage.log_format import (
     HEADER_BYTES,
     LENGTH,
@@ -28,7 +28,7 @@ from statehouse.storage.log_format import (
     genesis_chain,
     segment_first_ts,
 )
-from statehouse.storage.log_reader import SegmentScan, last_nonzero, read_header, zero_range
+from statehouse.storage.log_reader import SegmentScan, ViewDisagreesError, last_nonzero, read_header, zero_range
 from statehouse.storage.segments import ActiveSegment, segment_path
 
 __all__ = ["OpenedLog", "TailCut", "check_view_is_not_ahead", "list_segments", "open_segments"]
@@ -81,14 +81,24 @@ def list_segments(disk: Disk, directory: str) -> list[int]:
     return sorted(starts)
 
 
-def check_view_is_not_ahead(directory: str, head: LogHead, known_good: LogHead | None) -> None:
-    """StoreDamagedError when the view has commits that the log does not."""
-    if known_good is not None and known_good.commit_ts > head.commit_ts:
-        raise StoreDamagedError(
-            f"{directory}: the log ends at commit_ts {head.commit_ts}, and the view has {known_good.commit_ts}: "
-            f"records are missing; {ADVICE}",
-            details={"file": directory, "commit_ts": str(head.commit_ts + 1)},
+def check_view_is_not_ahead(
+    directory: str, head: LogHead, known_good: LogHead | None, *, may_lose_commits: bool
+) -> None:
+    """StoreDamagedError when the view has commits that the log does not; ViewDisagreesError where that may happen."""
+    if known_good is None or known_good.commit_ts <= head.commit_ts:
+        return
+    ahead = f"the log ends at commit_ts {head.commit_ts}, and the view has {known_good.commit_ts}"
+    if may_lose_commits:
+        first_lost = head.commit_ts + 1
+        raise ViewDisagreesError(
+            f"{ahead}: commits {first_lost} to {known_good.commit_ts} are lost, as may happen when power is lost "
+            "without fsync"
         )
+    raise StoreDamagedError(
+        f"{directory}: {ahead}: records are missing; nothing was changed; restore a copy of the folder `log`, or, to "
+        "go on with what the log has, move the folders `state` and `snapshots` aside and start again",
+        details={"file": directory, "commit_ts": str(head.commit_ts + 1)},
+    )
 
 
 def open_segments(
@@ -104,7 +114,8 @@ def open_segments(
 ) -> OpenedLog:
     """Check the segments `starts` (at least one), cut a torn tail, and call `on_record` as `EventLog.open` says.
 
-    With `fsync`, everything found is durable on return. Raises StoreDamagedError, ViewDisagreesError, OSError.
+    With `fsync`, everything found is durable on return. Without, a view that is ahead of the log is of a history that
+    power loss has cut, and disagrees. Raises StoreDamagedError, ViewDisagreesError, OSError.
     """
     segments = _read_headers(disk, directory, starts)
     after = known_good.commit_ts if known_good is not None else 0
@@ -136,9 +147,9 @@ def open_segments(
         on_failure.callback(file.close)
         scan = walk(file, last)
         if scan.fault is not None:
-            _refuse_unless_torn(file, scan, scan.fault, known_good)
+            _refuse_unless_torn(file, scan, scan.fault, known_good, fsync=fsync)
         head = LogHead(scan.commit_ts, scan.chain)
-        check_view_is_not_ahead(directory, head, known_good)
+        check_view_is_not_ahead(directory, head, known_good, may_lose_commits=not fsync)
         if scan.fault is not None:
             _cut(file, scan, scan.fault, report)
         if fsync:
@@ -198,10 +209,13 @@ def _check_joins(scan: SegmentScan, following: _Segment) -> None:
         raise damaged(following.path, Fault(0, following.first_ts, reason))
 
 
-def _refuse_unless_torn(file: File, scan: SegmentScan, fault: Fault, known_good: LogHead | None) -> None:
-    if known_good is not None and fault.commit_ts <= known_good.commit_ts:
-        raise damaged(scan.path, fault, f"the view has all commits up to {known_good.commit_ts}")
+def _refuse_unless_torn(
+    file: File, scan: SegmentScan, fault: Fault, known_good: LogHead | None, *, fsync: bool
+) -> None:
     tail = file.read_at(fault.offset, scan.size - fault.offset)
+    # The view's commits were answered, but without fsync that does not mean that the log's bytes were on the disk.
+    if known_good is not None and fault.commit_ts <= known_good.commit_ts and (fsync or not is_a_hole(tail, fault)):
+        raise damaged(scan.path, fault, f"the view has all commits up to {known_good.commit_ts}")
     evidence = evidence_of_sync(tail, scan.chain, fault.offset)
     if evidence is not None:
         raise damaged(scan.path, fault, evidence)

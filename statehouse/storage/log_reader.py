@@ -41,7 +41,7 @@ _ZEROS: Final = bytes(_WINDOW_BYTES)
 
 
 class ViewDisagreesError(Exception):
-    """The log's chain value at the view's watermark is not the view's: the view is of another history. Rebuild it."""
+    """The log's chain value at the view's watermark is not the view's, or is lost: the view must be rebuilt."""
 
 
 def read_header(file: File, path: str, first_ts: int) -> SegmentHeader:

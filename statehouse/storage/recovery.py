@@ -4,7 +4,8 @@ The candidates for the view, in order: the one that is there; the newest good sn
 an empty one. Each is a fold of the log up to its watermark, or it is not used: the log is opened with that
 watermark as the point last known good, and refuses it when its chain says otherwise. A view that cannot be
 trusted is set aside and named; the log, which is the truth, is never set aside: what is wrong with it beyond a
-torn tail is refused.
+torn tail is refused. So is a log that ends before its view, but without fsync: there power loss may take commits that
+the view has, and the view is set aside.
 """
 
 from collections.abc import Callable, Iterator

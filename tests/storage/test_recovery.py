@@ -116,10 +116,60 @@ def test_a_view_that_is_ahead_of_the_log_is_refused(store_bench):
     other = StoreBench()
     written(other, transactions=31)
     store_bench.home.batches = other.home.batches
-    with pytest.raises(StoreDamagedError, match="ends at commit_ts 30, and the view has 31"):
+    with pytest.raises(StoreDamagedError, match="ends at commit_ts 30, and the view has 31") as caught:
         store_bench.open()
+    assert "restore a copy of the folder `log`" in caught.value.message
     assert store_bench.home.aside == []
     assert store_bench.log_content() == before
+    store_bench.home.set_aside()  # the other thing that the message names
+    assert store_bench.store().head_ts == 30
+
+
+def test_without_fsync_a_view_that_is_ahead_of_the_log_is_set_aside_and_said_to_be(store_bench):
+    history, rows = written(store_bench)
+    other = StoreBench()
+    written(other, transactions=32)
+    store_bench.home.batches = ahead = other.home.batches
+    opened = store_bench.open(fsync=False)
+    assert (opened.recovery.source, opened.recovery.head_ts) == ("log", 30)
+    (said,) = store_bench.reports.set_aside
+    assert "commits 31 to 32 are lost, as may happen when power is lost without fsync" in said
+    assert store_bench.home.aside == [ahead]
+    assert rows_of(opened.store) == rows
+    judge(opened.store, history)
+    Writer(opened.store, history).commit((ALICE, b"k", value()))
+    judge(opened.store, history)
+
+
+def test_without_fsync_a_snapshot_that_is_ahead_of_the_log_is_passed_over_too(store_bench):
+    store_bench.segment_bytes = 64 * 1024  # all of it stays in one
+    opened = store_bench.open(fsync=False, snapshot_interval=1)
+    writer = Writer(opened.store)
+    writer.commit_randomly(random.Random(0), 20)
+    before = store_bench.log_content()
+    writer.commit_randomly(random.Random(1), 20)
+    opened.snapshots.write()
+    store_bench.close()
+    for name, content in before.items():
+        store_bench.disk.open(f"log/{name}").write_at(0, content)
+    opened = store_bench.open(fsync=False)
+    assert (opened.recovery.source, opened.recovery.head_ts) == ("log", 20)
+    assert len(store_bench.reports.set_aside) == 2
+    judge(opened.store, writer.history[:20])
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_flipped_byte_below_the_views_watermark_is_no_loss_of_power(store_bench, fsync):
+    opened = store_bench.open(fsync=False)
+    writer = Writer(opened.store)
+    for number in range(5):
+        writer.commit((ALICE, b"k", value(700, number)))
+    store_bench.close()
+    content = store_bench.log_content()[SEGMENT.rpartition("/")[2]]
+    store_bench.disk.flip_bit(SEGMENT, content.index(b"x" * 100))
+    with pytest.raises(StoreDamagedError, match="the view has all commits up to 5"):
+        store_bench.open(fsync=fsync)
+    assert store_bench.home.aside == []
 
 
 def test_a_log_that_is_gone_is_refused_while_the_view_has_commits(store_bench):
@@ -383,16 +433,18 @@ def settled(store, history):
     return history[: store.head_ts] if store.head_ts == len(history) - 1 else history
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(20))
 def test_power_loss_without_fsync_keeps_a_beginning_of_the_history(seed):
     rng = random.Random(seed)
     bench = StoreBench()
     writer = Writer(bench.store(fsync=False))
     writer.commit_randomly(rng, 40)
-    bench = StoreBench(bench.disk.crash(rng))  # and the view is gone
-    store = bench.store(fsync=False)
-    assert store.head_ts <= 40
-    judge(store, writer.history[: store.head_ts])
+    crashed = bench.disk.crash(rng)
+    for home in (FailingHome(), bench.home.after_crash(rng), bench.home):  # nothing, something, all of the view is left
+        left = StoreBench(crashed.crash(rng), home)
+        store = left.store(fsync=False)
+        assert store.head_ts <= 40
+        judge(store, writer.history[: store.head_ts])
 
 
 # A real LevelDB
