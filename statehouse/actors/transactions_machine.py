@@ -168,7 +168,7 @@ class TransactionsMachine:
         limits, operation = self._limits, message.operation
         if len(transaction.operations) >= limits.transaction_operations:
             raise InvalidRequestError(
-                f"the transaction has {len(transaction.operations)} operations, "
+                f"the transaction would have {len(transaction.operations) + 1} operations, "
                 f"the limit is {limits.transaction_operations}",
                 details={
                     "limit": str(limits.transaction_operations),

@@ -145,7 +145,7 @@ def test_too_many_operations_are_refused_with_limit_and_size_and_the_rest_stays(
     txn_id = bench.begin()
     for _ in range(3):
         bench.write(txn_id)
-    with pytest.raises(InvalidRequestError, match=r"3 operations, the limit is 3") as caught:
+    with pytest.raises(InvalidRequestError, match=r"would have 4 operations, the limit is 3") as caught:
         bench.write(txn_id)
     assert caught.value.details == {"limit": "3", "size": "4"}
     _, taken = bench.take(txn_id)
