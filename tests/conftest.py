@@ -8,4 +8,5 @@ pytest_plugins = [
     "storage.fix_log",
     "storage.fix_store",
     "actors.fix_engine",
+    "e2e.fix_wire",
 ]

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 
 import pytest
-from daemon_process import DaemonProcess
+from daemon_process import DaemonFailedError, DaemonProcess
 
 
 @pytest.fixture
@@ -23,3 +23,14 @@ def make_daemon(tmp_path):
 def daemon(make_daemon):
     """A daemon that is ready, on a data directory and a port of its own."""
     return make_daemon().start()
+
+
+def refusal(daemon, exit_code):
+    """The one line that a daemon says instead of starting."""
+    with pytest.raises(DaemonFailedError) as caught:
+        daemon.start()
+    assert caught.value.exit_code == exit_code, caught.value
+    said = [line for line in daemon.lines if '"level": "info"' not in line]
+    assert len(said) == 1, list(daemon.lines)
+    assert said[0].startswith("statehoused: ")
+    return said[0]

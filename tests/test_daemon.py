@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 import trio
-from daemon_process import STATEHOUSED, DaemonFailedError
+from daemon_process import STATEHOUSED
+from fix_daemon import refusal
 
 import statehouse
 from statehouse.cli.exit_codes import daemon_exit_for
@@ -73,17 +74,6 @@ def test_a_bad_setting_is_refused_before_anything_is_opened(make_daemon, tmp_pat
     assert "No such option" in refusal(make_daemon(options=["--fsink"]), 2)
     assert "unexpected extra argument" in refusal(make_daemon(options=["start"]), 2)
     assert not daemon.data_dir.exists()
-
-
-def refusal(daemon, exit_code):
-    """The one line that a daemon says instead of starting."""
-    with pytest.raises(DaemonFailedError) as caught:
-        daemon.start()
-    assert caught.value.exit_code == exit_code, caught.value
-    said = [line for line in daemon.lines if '"level": "info"' not in line]
-    assert len(said) == 1, list(daemon.lines)
-    assert said[0].startswith("statehoused: ")
-    return said[0]
 
 
 def test_a_port_that_is_taken_shows_before_the_store_is_opened(daemon, make_daemon, tmp_path):
