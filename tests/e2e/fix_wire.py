@@ -1,6 +1,7 @@
 """A peer on the wire, made with grpcio alone: what any program sees that calls the gRPC API directly."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import grpc
@@ -41,6 +42,14 @@ def struct(value: dict) -> Struct:
     encoded = Struct()
     encoded.update(value)
     return encoded
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Ask again and again, for some time; every asking is a call, which is a wait."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        if time.monotonic() > deadline_s:
+            pytest.fail("it never came about")
 
 
 class Wire:

@@ -13,7 +13,7 @@ from zlib import crc32
 import grpc
 import pytest
 from attrs import frozen
-from e2e.fix_wire import Wire, struct
+from e2e.fix_wire import Wire, struct, until
 from fix_daemon import refusal
 
 from statehouse.limits import MIB
@@ -205,6 +205,32 @@ def test_a_byte_flipped_in_an_earlier_record_is_refused_and_named(written):
         segment.write_bytes(whole)
     daemon.lines.clear()
     daemon.start()
+
+
+def test_a_byte_flipped_below_a_daemon_that_serves_is_never_read_as_a_value(daemon, connect):
+    wire = connect(daemon.address)
+    wire.put("a", "before", {"text": "y" * 3000})
+    wire.put("a", "hurt", {"text": "x" * 3000})
+    wire.put("a", "behind", {"text": "z" * 3000})
+    segment = the_segment(daemon)
+    change(segment, segment.read_bytes().index(b"x" * 3000) + 1500, random.Random(9))
+    at_version = wire.refused("GetStateAtVersion", agent_id="a", key="hurt", version=1)
+    for refused in (
+        wire.refused("GetState", agent_id="a", key="hurt"),
+        at_version,
+        wire.refused("ScanPrefix", agent_id="a", prefix=""),
+        wire.refused("Replay", agent_id="a"),
+    ):
+        assert refused.pair == ("DATA_LOSS", "STORAGE_ERROR")
+        assert str(daemon.data_dir) not in str(refused)
+        assert ".log" not in str(refused)
+    told = [line for line in daemon.lines if str(segment) in line and "commit_ts" in line]
+    assert told  # the operator is told what the client is not
+    assert wire.get("a", "before").exists
+    assert wire.get("a", "behind").exists
+    assert [event.commit_ts for event in wire.replay("a", start_ts=3)] == [3]
+    assert wire.put("a", "hurt", {"text": "anew"}) == 4
+    assert wire.get("a", "hurt").version == 2
 
 
 def test_a_tail_that_was_cut_ends_the_history_there_or_is_refused(written, connect):
@@ -408,9 +434,35 @@ def test_while_it_stops_new_calls_are_unavailable(make_daemon, connect):
     replay.initial_metadata()
     daemon.send(signal.SIGTERM)
     daemon.wait_for("stopping")
+    until(lambda: wire.may_be_refused("Health") is not None)  # it says that it stops, and then it does
     for peer in (wire, connect(daemon.address)):
-        with pytest.raises(grpc.RpcError) as caught:
-            peer.call("Health")
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        for name in ("Health", "BeginTransaction"):
+            assert peer.refused(name).status == "UNAVAILABLE"
     assert len(list(replay)) == 20  # and the drain is over
     assert daemon.wait() == 0
+
+
+# Slow readers
+
+
+def test_readers_that_stand_still_cost_no_memory_and_hold_nobody_up(daemon, connect):
+    """Four replays of 48 MB each, of which only the first event is read at first."""
+    wire = connect(daemon.address)
+    for number in range(48):
+        wire.put("a", f"{number}", {"text": "x" * 1_000_000})
+    process = Path(f"/proc/{daemon.pid}")
+    (process / "clear_refs").write_text("5")  # the peak is counted from here on
+    before_kib = memory_kib(process, "VmRSS")
+    replays = [connect(daemon.address).call("Replay", agent_id="a") for _ in range(4)]
+    assert [next(replay).commit_ts for replay in replays] == [1] * 4
+    for number in range(100):
+        assert wire.put("b", "k", {"n": number}) == 49 + number
+    assert memory_kib(process, "VmHWM") - before_kib < 40 * 1024
+    for replay in replays:
+        assert [event.commit_ts for event in replay] == list(range(2, 49))
+    assert memory_kib(process, "VmHWM") - before_kib < 40 * 1024
+
+
+def memory_kib(process: Path, field: str) -> int:
+    (line,) = [line for line in (process / "status").read_text().splitlines() if line.startswith(field)]
+    return int(line.split()[1])

@@ -3,12 +3,11 @@
 import json
 import random
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from e2e.fix_wire import refusal_of, struct
+from e2e.fix_wire import refusal_of, struct, until
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 
@@ -30,13 +29,6 @@ def over(refused, limit, size):
         and str(limit) in refused.message
         and str(size) in refused.message
     )
-
-
-def until(is_so):
-    """Ask again and again, for some seconds; every asking is a call, which is a wait."""
-    deadline_s = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline_s
 
 
 # Limits: each at its edge, and one past it
