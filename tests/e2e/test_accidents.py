@@ -13,6 +13,7 @@ from zlib import crc32
 import grpc
 import pytest
 from attrs import frozen
+from daemon_process import DaemonProcess
 from e2e.fix_wire import Wire, struct, until
 from fix_daemon import refusal
 
@@ -129,21 +130,33 @@ def test_outcomes_versions_and_numbers_go_on_after_kill_9(daemon, connect):
 # The view
 
 
-@pytest.fixture
-def written(daemon, connect):
-    """A daemon that was stopped after some commits, what could be read of it, and the ids of its transactions.
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory):
+    """The data directory of a daemon that was stopped after some commits, what could be read of it, and their ids.
 
     It was started twice, so that its LevelDB has tables as well as a log.
     """
-    ids = write_some(connect(daemon.address), 40)
-    assert daemon.stop() == 0
-    daemon.start()
-    wire = connect(daemon.address)
-    ids += write_some(wire, 20, seed=1)
-    assert folded_is_read(wire)
-    found = everything(wire)
-    assert daemon.stop() == 0
-    return daemon, found, ids
+    with DaemonProcess(tmp_path_factory.mktemp("left") / "statehouse-data") as daemon:
+        wire = Wire(daemon.address)
+        ids = write_some(wire, 40)
+        wire.channel.close()
+        assert daemon.stop() == 0
+        daemon.start()
+        wire = Wire(daemon.address)
+        ids += write_some(wire, 20, seed=1)
+        assert folded_is_read(wire)
+        found = everything(wire)
+        wire.channel.close()
+        assert daemon.stop() == 0
+    return daemon.data_dir, found, ids
+
+
+@pytest.fixture
+def written(left_behind, make_daemon, tmp_path):
+    """A daemon on a copy of `left_behind`, not started; what could be read, and the ids."""
+    data_dir, found, ids = left_behind
+    copy = shutil.copytree(data_dir, tmp_path / "statehouse-data")
+    return make_daemon(copy), found, ids
 
 
 def test_a_deleted_leveldb_is_rebuilt(written, connect):
