@@ -77,6 +77,10 @@ OUTCOME_BUCKETS: Final = 64
 # Partitions
 
 PARTITION_MAILBOX_MESSAGES: Final = 10_000
+BUSY_PARTITIONS: Final = 20_000
+"""Partitions that may be resident beyond the configured number while they have commits under way."""
+ROOM_TRIES: Final = 8
+"""How many partitions are looked at to make room for one."""
 PARTITION_IDLE_S: Final = 60.0
 """How often the partitions that were not used since the last time are passivated."""
 PARTITION_RESTART_S: Final = 5.0

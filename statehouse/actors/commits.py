@@ -30,12 +30,12 @@ def carry_out(
             return sequence(empty_commit(transaction.txn_id))
         except StatehouseError as error:
             return Reply.failed(error)  # raised, it would leave a transaction that was taken without an outcome
-    if len(transaction.legs) > partitions.max_resident:
+    if len(transaction.legs) > partitions.most_resident:
         agents = len(transaction.legs)
         return Reply.failed(
             InvalidRequestError(
-                f"the transaction touches {agents} agents, the limit is {partitions.max_resident}",
-                details={"limit": str(partitions.max_resident), "size": str(agents)},
+                f"the transaction touches {agents} agents, the limit is {partitions.most_resident}",
+                details={"limit": str(partitions.most_resident), "size": str(agents)},
             )
         )
     commit = _Commit(transaction, partitions, sequence)

@@ -1,7 +1,7 @@
 """The resident partitions live here and nowhere else: started on demand, passivated when idle, restarted after a bug.
 
-At most a configured number is resident. The least recently used one that has nothing pending makes room; a
-partition has no state that is not in the view once its commits are durable, so passivating loses nothing.
+At most a configured number is resident, and beyond it only those that have work. The least recently used one that has
+nothing pending makes room; a partition has no state that is not in the view once its commits are durable, so passivating loses nothing.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,13 @@ from statehouse.actors.partition import PartitionMachine
 from statehouse.actors.reply import Reply
 from statehouse.actors.supervisor import Supervisor
 from statehouse.errors import InternalError, OverloadedError, StatehouseError, UnavailableError
-from statehouse.limits import PARTITION_IDLE_S, PARTITION_MAILBOX_MESSAGES, PARTITION_RESTART_S
+from statehouse.limits import (
+    BUSY_PARTITIONS,
+    PARTITION_IDLE_S,
+    PARTITION_MAILBOX_MESSAGES,
+    PARTITION_RESTART_S,
+    ROOM_TRIES,
+)
 from statehouse.storage.commit import PreparedSection
 from statehouse.types import AgentId
 
@@ -121,6 +127,8 @@ class Partitions:
         self._barrier = barrier
         self._supervisor = supervisor
         self.max_resident = max_resident
+        self.most_resident = max_resident + BUSY_PARTITIONS
+        """With those that have work: past it, a commit is refused, and its transaction stays open."""
         self._resident: OrderedDict[AgentId, Partition] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self.failures = 0
@@ -129,7 +137,7 @@ class Partitions:
         """Why it was forgotten the last time."""
 
     def of(self, agent: AgentId) -> Partition:
-        """The agent's partition, started if it is not resident. OverloadedError when all that are have work."""
+        """The agent's partition, started if it is not resident. OverloadedError when far too many have work."""
         partition = self._resident.get(agent)
         if partition is None:
             partition = self._start(agent)
@@ -183,21 +191,29 @@ class Partitions:
     def _start(self, agent: AgentId) -> Partition:
         if self._nursery is None:
             raise UnavailableError("the daemon is stopping")
-        if len(self._resident) >= self.max_resident:
-            self._make_room()
+        self._make_room()
         partition = self._resident[agent] = Partition(agent, lambda: self._machine(agent), self._crashed)
         self._nursery.start_soon(partition.run, name=partition.name)
         return partition
 
     def _make_room(self) -> None:
-        for agent, partition in self._resident.items():
+        """Passivate those that were not used for longest, down to the number that may be resident.
+
+        Those with work stay beyond it: residency is a cache, and a commit must not fail for another's sake.
+        """
+        for _ in range(min(ROOM_TRIES, len(self._resident))):
+            if len(self._resident) < self.max_resident:
+                return
+            agent, partition = next(iter(self._resident.items()))
             if partition.idle:
                 self._passivate(agent)
-                return
-        raise OverloadedError(
-            f"all {len(self._resident)} resident partitions have commits pending; try again later",
-            details={"limit": str(self.max_resident)},
-        )
+            else:
+                self._resident.move_to_end(agent)  # it is in use, and need not be looked at again for a while
+        if len(self._resident) >= self.most_resident:
+            raise OverloadedError(
+                f"{len(self._resident)} partitions have commits under way; try again later",
+                details={"limit": str(self.most_resident), "size": str(len(self._resident) + 1)},
+            )
 
     def _passivate_unused(self) -> None:
         unused = [agent for agent, partition in self._resident.items() if not partition.used and partition.idle]

@@ -55,7 +55,7 @@ class _Committing:
     """A transaction that was taken: who asked first, and who asked since."""
 
     reply: Reply[int]
-    staged_bytes: int
+    transaction: _Open
     commits: list[Reply[int]] = field(factory=list)
     aborts: list[Reply[None]] = field(factory=list)
 
@@ -98,12 +98,6 @@ class TransactionsMachine:
     def open(self) -> int:
         """Transactions that may still be written to."""
         return len(self._open)
-
-    def next_deadline_s(self) -> float | None:
-        """When `expire` is next worth calling."""
-        while self._deadlines and self._deadlines[0][1] not in self._open:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
 
     def handle(self, message: TransactionsMessage, now: Callable[[], float]) -> Transaction | None:
         """Handle one message. The effect of a `Commit` is the transaction to carry out."""
@@ -210,7 +204,7 @@ class TransactionsMachine:
                 details={"limit": str(COMMITS_IN_FLIGHT)},
             )
         del self._open[message.txn_id]
-        self._committing[message.txn_id] = _Committing(message.reply, transaction.staged_bytes)
+        self._committing[message.txn_id] = _Committing(message.reply, transaction)
         legs: dict[AgentId, list[StagedOperation]] = {}
         for agent, operation in transaction.operations:
             legs.setdefault(agent, []).append(operation)
@@ -218,8 +212,12 @@ class TransactionsMachine:
 
     def _settle(self, message: Ended) -> None:
         committing = self._committing.pop(message.txn_id)
-        self._staged_bytes -= committing.staged_bytes
         error = message.outcome.error
+        if isinstance(error, OverloadedError):
+            self._reopen(message.txn_id, committing, error)
+            message.reply.succeed(None)
+            return
+        self._staged_bytes -= committing.transaction.staged_bytes
         if error is None:
             commit_ts = message.outcome.result()
             committing.reply.succeed(commit_ts)
@@ -236,6 +234,17 @@ class TransactionsMachine:
                 else:
                     abort.succeed(None)
         message.reply.succeed(None)
+
+    def _reopen(self, txn_id: str, committing: _Committing, error: OverloadedError) -> None:
+        """Nothing was done for want of room: the transaction may be committed later, unless somebody aborted it."""
+        self._open[txn_id] = committing.transaction
+        heapq.heappush(self._deadlines, (committing.transaction.deadline_s, txn_id))
+        if committing.aborts:
+            self._drop(txn_id, _End.ABORTED)
+        for commit in (committing.reply, *committing.commits):
+            commit.fail(error)
+        for abort in committing.aborts:
+            abort.succeed(None)
 
     def _abort(self, message: Abort, now_s: float) -> None:
         self._expire_one(message.txn_id, now_s)

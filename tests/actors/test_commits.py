@@ -8,6 +8,7 @@ import trio.testing
 from attrs import define, field
 from storage.fix_store import ALICE, BOB, CAROL, value
 
+from statehouse.actors import partitions
 from statehouse.actors.commits import carry_out
 from statehouse.actors.messages import Leg, StagedOperation, Transaction
 from statehouse.actors.partition import PartitionMachine
@@ -327,22 +328,35 @@ async def test_the_least_recently_used_idle_partition_makes_room():
         assert bench.settle() == {AGENTS[0]: 2}
 
 
-async def test_partitions_with_commits_pending_do_not_make_room():
+async def test_partitions_with_commits_pending_stay_beyond_the_limit_until_they_are_idle():
     bench = Bench(max_resident=2)
     async with bench.serving():
-        bench.submit(ALICE)
-        bench.submit(BOB)
-        refused = bench.submit(CAROL)
-        with pytest.raises(OverloadedError, match="all 2 resident partitions") as caught:
-            refused.result()
-        assert caught.value.details == {"limit": "2"}
-        bench.settle()
-        bench.submit(CAROL)
-        assert [bench.settle(), bench.settle()] == [{BOB: 1}, {CAROL: 1}]
+        for agent in (ALICE, BOB, CAROL):
+            bench.submit(agent)
+        assert len(bench.partitions) == 3
+        assert [bench.settle() for _ in range(3)] == [{ALICE: 1}, {BOB: 1}, {CAROL: 1}]
+        bench.submit(AGENTS[0])
+        assert len(bench.partitions) == 2
 
 
-async def test_a_transaction_over_more_agents_than_can_be_resident_is_invalid():
+async def test_a_commit_is_refused_when_far_too_many_partitions_have_work(monkeypatch):
+    monkeypatch.setattr(partitions, "BUSY_PARTITIONS", 1)
     bench = Bench(max_resident=2)
+    async with bench.serving():
+        for agent in (ALICE, BOB, CAROL):
+            bench.submit(agent)
+        refused = bench.submit(AGENTS[0])
+        with pytest.raises(OverloadedError, match="3 partitions have commits under way") as caught:
+            refused.result()
+        assert caught.value.details == {"limit": "3", "size": "4"}
+        assert [bench.settle() for _ in range(3)] == [{ALICE: 1}, {BOB: 1}, {CAROL: 1}]
+        bench.submit(AGENTS[0])
+        assert bench.settle() == {AGENTS[0]: 1}
+
+
+async def test_a_transaction_over_more_agents_than_can_ever_be_resident_is_invalid(monkeypatch):
+    monkeypatch.setattr(partitions, "BUSY_PARTITIONS", 1)
+    bench = Bench(max_resident=1)
     async with bench.serving():
         with pytest.raises(InvalidRequestError, match="3 agents, the limit is 2") as caught:
             bench.submit(ALICE, BOB, CAROL).result()
@@ -352,8 +366,9 @@ async def test_a_transaction_over_more_agents_than_can_be_resident_is_invalid():
         assert bench.settle() == {ALICE: 1, BOB: 1}
 
 
-async def test_a_transaction_that_finds_no_room_for_its_last_agent_gives_the_first_back():
-    bench = Bench(max_resident=2)
+async def test_a_transaction_that_finds_no_room_for_its_last_agent_gives_the_first_back(monkeypatch):
+    monkeypatch.setattr(partitions, "BUSY_PARTITIONS", 1)
+    bench = Bench(max_resident=1)
     async with bench.serving():
         pending = bench.submit(CAROL)
         failed = bench.submit(ALICE, BOB)

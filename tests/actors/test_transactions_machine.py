@@ -252,14 +252,34 @@ def test_a_transaction_that_is_being_committed_does_not_expire(bench):
     assert reply.result() == 9
 
 
-def test_the_next_deadline_is_that_of_the_first_that_is_open(bench):
-    assert bench.machine.next_deadline_s() is None
-    late, early = bench.begin(5_000), bench.begin(1_000)
-    assert bench.machine.next_deadline_s() == 101.0
-    bench.abort(early)
-    assert bench.machine.next_deadline_s() == 105.0
-    bench.abort(late)
-    assert bench.machine.next_deadline_s() is None
+def test_a_commit_without_room_leaves_its_transaction_open(bench):
+    txn_id = bench.begin(1_000)
+    bench.write(txn_id)
+    reply, _ = bench.take(txn_id)
+    bench.end(txn_id, OverloadedError("no room"))
+    with pytest.raises(OverloadedError):
+        reply.result()
+    reply, transaction = bench.take(txn_id)
+    assert [len(leg.operations) for leg in transaction.legs] == [1]
+    bench.end(txn_id, 7)
+    assert reply.result() == 7
+    assert bench.machine._staged_bytes == 0
+
+
+def test_a_commit_without_room_expires_and_can_be_aborted_as_any_other(bench):
+    late, aborted = bench.begin(1_000), bench.begin(5_000)
+    for txn_id in (late, aborted):
+        bench.write(txn_id)
+        bench.take(txn_id)
+    given_up = bench.abort(aborted)
+    for txn_id in (late, aborted):
+        bench.end(txn_id, OverloadedError("no room"))
+    assert given_up.result() is None
+    assert bench.refused(bench.write, aborted).code is ErrorCode.TXN_NOT_FOUND
+    bench.now_s += 1
+    assert bench.machine.expire(bench.now_s) == 1
+    assert bench.refused(bench.write, late).code is ErrorCode.TXN_EXPIRED
+    assert bench.machine._staged_bytes == 0
 
 
 def test_deadlines_of_transactions_that_ended_do_not_pile_up(bench):
@@ -331,7 +351,6 @@ def test_aborting_while_committing_waits_for_the_outcome(bench):
     [
         DiskFullError("full"),
         StorageError("broken"),
-        OverloadedError("too much"),
         InvalidRequestError("too many agents"),
         UnavailableError("stopping"),
         InternalError("internal error 1234"),
