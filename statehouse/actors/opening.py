@@ -33,10 +33,17 @@ class _LoggingReporter(RecoveryReporter):
         self._started_s = self._said_s = time.monotonic()
 
     def tail_cut(self, cut: TailCut) -> None:
-        log.warning("torn tail cut", path=cut.path, offset=cut.offset, dropped_bytes=cut.dropped_bytes)
+        log.warning(
+            "torn tail cut",
+            path=cut.path,
+            offset=cut.offset,
+            commit_ts=cut.commit_ts,
+            dropped_bytes=cut.dropped_bytes,
+            reason=cut.reason,
+        )
 
     def view_set_aside(self, reason: str, where: str | None) -> None:
-        log.warning("view cannot be used, and is rebuilt", reason=reason, moved_to=where)
+        log.warning("a view or snapshot cannot be used, and is passed over", reason=reason, moved_to=where)
 
     def progress(self, applied: int, commit_ts: int) -> None:
         trio.from_thread.check_cancelled()  # a signal during a long rebuild need not wait for its end

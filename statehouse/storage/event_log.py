@@ -23,7 +23,13 @@ from statehouse.storage.log_format import (
     SegmentHeader,
     genesis_chain,
 )
-from statehouse.storage.log_opening import TailCut, check_view_is_not_ahead, list_segments, open_segments
+from statehouse.storage.log_opening import (
+    TailCut,
+    check_is_not_behind,
+    check_view_is_not_ahead,
+    list_segments,
+    open_segments,
+)
 from statehouse.storage.log_reader import SegmentScan, ViewDisagreesError, read_header
 from statehouse.storage.log_writer import LogWriter
 from statehouse.storage.segments import NextSegment, SegmentReaders, SyncFailedError, segment_path
@@ -61,6 +67,7 @@ class EventLog:
         report: Callable[[TailCut], None],
         new_store_id: Callable[[], bytes],
         on_record: Callable[[LogRecordAt], None],
+        synced_ts: int = 0,
         open_limit: int = OPEN_SEGMENTS,
     ) -> "EventLog":
         """Open the log in `directory`, or begin one there with the 16 bytes of `new_store_id`.
@@ -68,8 +75,9 @@ class EventLog:
         `known_good` is the view's watermark: records up to it need not be found again (None: there is no view), and
         the check begins in its segment; `verify_all` checks every record there is. `on_record` is called for each
         verified record after it, in order; damage may be found after some of these calls. A torn tail is cut and told
-        to `report`. `max_bytes` limits `size_bytes`, 0 does not. Without `fsync` a group is not made durable, but a
-        segment is before the next one begins. `open_limit` is how many segments are kept open for reading.
+        to `report`; up to `synced_ts` nothing is torn, because something else says that these commits were synced.
+        `max_bytes` limits `size_bytes`, 0 does not. Without `fsync` a group is not made durable, but a segment is
+        before the next one begins. `open_limit` is how many segments are kept open for reading.
 
         Blocks for as long as reading what is checked takes. Raises StoreDamagedError (also when the log ends before
         `known_good`), NewerFormatError, ViewDisagreesError (the chain value at `known_good` is another, or, without
@@ -87,6 +95,7 @@ class EventLog:
             starts = list_segments(disk, directory)
             if not starts:
                 check_view_is_not_ahead(directory, LogHead(0, b""), known_good, may_lose_commits=False)
+                check_is_not_behind(directory, LogHead(0, b""), synced_ts)
                 store_id = new_store_id()
                 if len(store_id) != STORE_ID_BYTES:
                     raise ValueError(f"a store id has {STORE_ID_BYTES} bytes, not {len(store_id)}")
@@ -98,6 +107,7 @@ class EventLog:
                 directory,
                 starts,
                 known_good=known_good,
+                synced_ts=synced_ts,
                 verify_all=verify_all,
                 fsync=fsync,
                 report=report,

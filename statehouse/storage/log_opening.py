@@ -87,16 +87,27 @@ def check_view_is_not_ahead(
     """StoreDamagedError when the view has commits that the log does not; ViewDisagreesError where that may happen."""
     if known_good is None or known_good.commit_ts <= head.commit_ts:
         return
-    ahead = f"the log ends at commit_ts {head.commit_ts}, and the view has {known_good.commit_ts}"
     if may_lose_commits:
         first_lost = head.commit_ts + 1
         raise ViewDisagreesError(
-            f"{ahead}: commits {first_lost} to {known_good.commit_ts} are lost, as may happen when power is lost "
+            f"the log ends at commit_ts {head.commit_ts}, and the view has {known_good.commit_ts}: "
+            f"commits {first_lost} to {known_good.commit_ts} are lost, as may happen when power is lost "
             "without fsync"
         )
-    raise StoreDamagedError(
-        f"{directory}: {ahead}: records are missing; nothing was changed; restore a copy of the folder `log`, or, to "
-        "go on with what the log has, move the folders `state` and `snapshots` aside and start again",
+    raise _missing(directory, head, f"the view has {known_good.commit_ts}")
+
+
+def check_is_not_behind(directory: str, head: LogHead, synced_ts: int) -> None:
+    """StoreDamagedError when the log ends before a commit that was synced."""
+    if head.commit_ts < synced_ts:
+        raise _missing(directory, head, f"a snapshot has {synced_ts}")
+
+
+def _missing(directory: str, head: LogHead, witness: str) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"{directory}: the log ends at commit_ts {head.commit_ts}, and {witness}: records are missing; nothing was "
+        "changed; restore a copy of the folder `log`, or, to go on with what the log has, move the folders `state` and "
+        "`snapshots` aside and start again",
         details={"file": directory, "commit_ts": str(head.commit_ts + 1)},
     )
 
@@ -107,6 +118,7 @@ def open_segments(
     starts: list[int],
     *,
     known_good: LogHead | None,
+    synced_ts: int,
     verify_all: bool,
     fsync: bool,
     report: Callable[[TailCut], None],
@@ -147,9 +159,12 @@ def open_segments(
         on_failure.callback(file.close)
         scan = walk(file, last)
         if scan.fault is not None:
+            if scan.fault.commit_ts <= synced_ts:
+                raise damaged(scan.path, scan.fault, f"a snapshot has all commits up to {synced_ts}")
             _refuse_unless_torn(file, scan, scan.fault, known_good, fsync=fsync)
         head = LogHead(scan.commit_ts, scan.chain)
         check_view_is_not_ahead(directory, head, known_good, may_lose_commits=not fsync)
+        check_is_not_behind(directory, head, synced_ts)
         if scan.fault is not None:
             _cut(file, scan, scan.fault, report)
         if fsync:

@@ -24,7 +24,7 @@ from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, TailCut
 from statehouse.storage.folding import LogFolder
 from statehouse.storage.keys import WATERMARK_KEY
 from statehouse.storage.snapshot_keeper import SnapshotKeeper
-from statehouse.storage.snapshots import SnapshotDamagedError, list_snapshots, load_snapshot
+from statehouse.storage.snapshots import SnapshotDamagedError, list_snapshots, load_snapshot, snapshot_commit_ts
 from statehouse.storage.store import Store
 from statehouse.storage.v1.log_pb2 import Watermark
 from statehouse.storage.view import View, ViewDamagedError, ViewError, ViewWriteError
@@ -150,6 +150,7 @@ def _open_on(
             report=reporter.tail_cut,
             new_store_id=new_store_id,
             on_record=_Follower(folder, reporter),
+            synced_ts=_newest_snapshot_ts(place) if settings.fsync else 0,
         )
         on_failure.callback(log.close)
         folder.flush()
@@ -173,6 +174,12 @@ def _open_on(
         on_failure.pop_all()
     recovery = Recovery(source=source, head_ts=log.head.commit_ts, applied=folder.records)
     return OpenedStore(store, snapshots, recovery)
+
+
+def _newest_snapshot_ts(place: StorePlace) -> int:
+    """The newest commit that a snapshot has: a snapshot is made of a view, and a view of records that were synced."""
+    newest = next(iter(list_snapshots(place.disk, place.snapshot_directory)), None)
+    return 0 if newest is None else snapshot_commit_ts(newest)
 
 
 def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple[Source, View]]:

@@ -339,6 +339,35 @@ def test_a_damaged_snapshot_is_passed_over_for_the_next(store_bench):
     judge(opened.store, history)
 
 
+def test_the_last_commit_of_a_snapshot_is_never_taken_for_a_torn_tail(store_bench):
+    """The view may be behind after power loss; the snapshot still proves that the commit was synced."""
+    store_bench.segment_bytes = 1 << 20
+    opened = store_bench.open(snapshot_interval=1)
+    Writer(opened.store).commit_randomly(random.Random(0), 20)
+    opened.snapshots.write()
+    store_bench.close()
+    store_bench.home.batches = store_bench.home.batches[:5]
+    (name, content), *_ = store_bench.log_content().items()
+    store_bench.disk.flip_bit(f"log/{name}", len(content.rstrip(bytes(1))) - 3)
+    found = store_bench.log_content()
+    with pytest.raises(StoreDamagedError, match="a snapshot has all commits up to 20"):
+        store_bench.open()
+    assert store_bench.log_content() == found
+    assert store_bench.open(fsync=False).recovery.head_ts == 19
+
+
+def test_a_log_that_ends_before_a_snapshot_is_refused(store_bench):
+    with_snapshots(store_bench)
+    for name in store_bench.log_content():
+        store_bench.disk.remove(f"log/{name}")
+    store_bench.home.batches = None
+    for path in list_snapshots(store_bench.disk, "snapshots")[:1]:
+        with pytest.raises(StoreDamagedError, match=r"the log ends at commit_ts 0, and .* has 40"):
+            store_bench.open()
+        assert store_bench.disk.exists(path)
+    assert store_bench.log_content() == {}
+
+
 def test_a_snapshot_of_another_store_is_passed_over(store_bench):
     _history, rows = written(store_bench)
     other = StoreBench()
