@@ -312,7 +312,7 @@ def test_a_log_that_ends_before_the_view_is_refused_but_without_fsync(written, c
     daemon.environment["STATEHOUSE_FSYNC_ON_COMMIT"] = "0"
     daemon.lines.clear()
     wire = connect(daemon.start().address)
-    (warning,) = daemon.events("view cannot be used, and is rebuilt")
+    (warning,) = daemon.events("a view or snapshot cannot be used, and is passed over")
     assert warning["level"] == "warning"
     assert "commits 59 to 60 are lost" in warning["reason"]
     assert Path(warning["moved_to"]).is_dir()
