@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Final, ParamSpec
 import click
 from attrs import frozen
 
+from statehouse.cli.ctl_arguments import TEXT
 from statehouse.client import Statehouse
 from statehouse.types import DEFAULT_NAMESPACE
 
@@ -42,6 +43,7 @@ def target_options(*, fallback: bool) -> Callable[[Callable[..., Any]], Callable
     address = click.option(
         "--address",
         metavar="HOST:PORT",
+        type=TEXT,
         default=DEFAULT_ADDRESS if fallback else None,
         envvar=ADDRESS_VARIABLE if fallback else None,
         help=f"The daemon to talk to. [{ADDRESS_VARIABLE}; default {DEFAULT_ADDRESS}]",
@@ -49,6 +51,7 @@ def target_options(*, fallback: bool) -> Callable[[Callable[..., Any]], Callable
     namespace = click.option(
         "--namespace",
         metavar="NAME",
+        type=TEXT,
         default=DEFAULT_NAMESPACE if fallback else None,
         envvar=NAMESPACE_VARIABLE if fallback else None,
         help=f"The namespace of the agent. [{NAMESPACE_VARIABLE}; default {DEFAULT_NAMESPACE}]",
@@ -63,7 +66,8 @@ def with_connection(command: Callable[Concatenate[Connection, P], None]) -> Call
     @click.pass_obj
     @functools.wraps(command)
     def run(target: Target, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        address = str(kwargs.pop("address") or target.address)
+        nearer = kwargs.pop("address")
+        address = target.address if nearer is None else str(nearer)  # an empty one is the user's mistake
         namespace = str(kwargs.pop("namespace") or target.namespace)
         try:
             client = Statehouse(address, namespace)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from statehouse.cli.ctl_arguments import COUNT, TEXT, TIMESTAMP
 from statehouse.cli.ctl_connection import Connection, with_connection
 from statehouse.cli.ctl_output import print_json
 from statehouse.client import ReplayEvent
@@ -19,9 +20,9 @@ def _event_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(short_help="Print an agent's events in commit order.")
-@click.argument("agent")
-@click.option("--start-ts", type=click.IntRange(min=0), metavar="N", help="From this commit_ts on, inclusive.")
-@click.option("--end-ts", type=click.IntRange(min=0), metavar="N", help="Up to this commit_ts, inclusive.")
+@click.argument("agent", type=TEXT)
+@click.option("--start-ts", type=TIMESTAMP, metavar="N", help="From this commit_ts on, inclusive.")
+@click.option("--end-ts", type=TIMESTAMP, metavar="N", help="Up to this commit_ts, inclusive.")
 @_event_options
 @with_connection
 def replay(
@@ -35,13 +36,13 @@ def replay(
 
 
 @click.command(short_help="Print an agent's newest events.")
-@click.argument("agent")
+@click.argument("agent", type=TEXT)
 @click.option(
     "-n",
     "--events",
     "count",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=10,
     show_default=True,
     help="At most this many.",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import click
 
+from statehouse.cli.ctl_arguments import COUNT, TEXT, VERSION_NUMBER
 from statehouse.cli.ctl_connection import Connection, with_connection
 from statehouse.cli.ctl_output import CommandEnd, json_option, print_json
 from statehouse.cli.exit_codes import ControlExit
@@ -13,9 +14,9 @@ from statehouse.types import JsonObject
 
 
 @click.command(short_help="Print the value of a key, now or at a version.")
-@click.argument("agent")
-@click.argument("key")
-@click.option("--at-version", type=click.IntRange(min=1), metavar="N", help="The value as version N left it.")
+@click.argument("agent", type=TEXT)
+@click.argument("key", type=TEXT)
+@click.option("--at-version", type=VERSION_NUMBER, metavar="N", help="The value as version N left it.")
 @json_option
 @with_connection
 def get(connection: Connection, agent: str, key: str, at_version: int | None, *, as_json: bool) -> None:
@@ -37,7 +38,7 @@ def get(connection: Connection, agent: str, key: str, at_version: int | None, *,
 
 
 @click.command(short_help="Print an agent's live keys.")
-@click.argument("agent")
+@click.argument("agent", type=TEXT)
 @json_option
 @with_connection
 def keys(connection: Connection, agent: str, *, as_json: bool) -> None:
@@ -54,7 +55,7 @@ def keys(connection: Connection, agent: str, *, as_json: bool) -> None:
 
 
 @click.command(short_help="Print an agent's whole state as JSON.")
-@click.argument("agent")
+@click.argument("agent", type=TEXT)
 @click.option("--jsonl", is_flag=True, help="One JSON object a key and line.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line.")
 @with_connection
@@ -72,13 +73,13 @@ def dump(connection: Connection, agent: str, *, jsonl: bool, as_json: bool) -> N
 
 
 @click.command(short_help="Print a key's latest value and the history of its versions.")
-@click.argument("agent")
-@click.argument("key")
+@click.argument("agent", type=TEXT)
+@click.argument("key", type=TEXT)
 @click.option(
     "-n",
     "--versions",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=10,
     show_default=True,
     help="At most this many.",
