@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 from google.protobuf.message import Message
 
 from statehouse.client.address import parse_url
+from statehouse.client.arguments import check_numbers, check_optional_numbers, check_texts
 from statehouse.client.async_transaction import AsyncTransaction
 from statehouse.client.formatting import event_lines
 from statehouse.client.replay import AsyncReplay
@@ -39,7 +40,10 @@ class AsyncStatehouse:
 
     Every call raises StatehouseError: ConnectionError when the daemon cannot be reached, went away or did not
     answer in time (the next call connects again), InvalidRequestError for a name or a value that the daemon
-    refuses, TransactionError and NotFoundError. Cancelling a call takes it back from the daemon if it can.
+    refuses, TransactionError, OverloadedError and StorageError. An argument of a wrong type is a TypeError, one
+    that the wire cannot carry a ValueError, both before anything is sent.
+
+    Cancelling a call takes it back from the daemon if it can.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class AsyncStatehouse:
         timeout_s: float = TIMEOUT_S,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
+        check_texts(url=url, namespace=namespace)
         self._url = url
         self._address = parse_url(url)
         self._namespace = namespace
@@ -88,12 +93,15 @@ class AsyncStatehouse:
 
     async def begin_transaction(self, timeout_ms: int | None = None, namespace: str | None = None) -> AsyncTransaction:
         """Open a transaction; it expires after `timeout_ms` milliseconds (the daemon's default: 30,000)."""
+        name = self._name(namespace)
+        check_optional_numbers(timeout_ms=timeout_ms)
         request = pb.BeginTransactionRequest(timeout_ms=timeout_ms)
         answer = await self.call("BeginTransaction", request, pb.BeginTransactionResponse)
-        return AsyncTransaction(self, answer.txn_id, self._name(namespace))
+        return AsyncTransaction(self, answer.txn_id, name)
 
     async def get_state(self, agent_id: str, key: str, namespace: str | None = None) -> StateResult:
         """The latest version of a key. A key that was never written, or was deleted, is no error."""
+        check_texts(agent_id=agent_id, key=key)
         request = pb.GetStateRequest(namespace=self._name(namespace), agent_id=agent_id, key=key)
         return _state(await self.call("GetState", request, pb.GetStateResponse))
 
@@ -101,6 +109,8 @@ class AsyncStatehouse:
         self, agent_id: str, key: str, version: int, namespace: str | None = None
     ) -> StateResult:
         """A key as it was at a version; `exists` False and version 0 when there is no such version."""
+        check_texts(agent_id=agent_id, key=key)
+        check_numbers(version=version)
         request = pb.GetStateAtVersionRequest(
             namespace=self._name(namespace), agent_id=agent_id, key=key, version=version
         )
@@ -108,11 +118,13 @@ class AsyncStatehouse:
 
     async def list_keys(self, agent_id: str, namespace: str | None = None) -> list[str]:
         """The agent's live keys, ascending by their UTF-8 bytes."""
+        check_texts(agent_id=agent_id)
         request = pb.ListKeysRequest(namespace=self._name(namespace), agent_id=agent_id)
         return list((await self.call("ListKeys", request, pb.ListKeysResponse)).keys)
 
     async def scan_prefix(self, agent_id: str, prefix: str, namespace: str | None = None) -> list[StateResult]:
         """The live keys that begin with `prefix`, with their values, ascending by their UTF-8 bytes."""
+        check_texts(agent_id=agent_id, prefix=prefix)
         request = pb.ScanPrefixRequest(namespace=self._name(namespace), agent_id=agent_id, prefix=prefix)
         answer = await self.call("ScanPrefix", request, pb.ScanPrefixResponse)
         return [
@@ -163,11 +175,16 @@ class AsyncStatehouse:
         return Transport(host, port, timeout_s=self._timeout_s, connect_timeout_s=self._connect_timeout_s)
 
     def _replay_stream(self, namespace: str, agent_id: str, start_ts: int | None, end_ts: int | None) -> MessageStream:
+        check_texts(agent_id=agent_id)
+        check_optional_numbers(start_ts=start_ts, end_ts=end_ts)
         request = pb.ReplayRequest(namespace=namespace, agent_id=agent_id, start_ts=start_ts, end_ts=end_ts)
         return self._transport.stream(METHODS["Replay"], request)
 
     def _name(self, namespace: str | None) -> str:
-        return self._namespace if namespace is None else namespace
+        if namespace is None:
+            return self._namespace
+        check_texts(namespace=namespace)
+        return namespace
 
 
 def _state(answer: pb.GetStateResponse | pb.GetStateAtVersionResponse) -> StateResult:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 
+from statehouse.client.arguments import check_texts
 from statehouse.client.values import to_struct
 from statehouse.errors import (
     ErrorCode,
@@ -53,6 +54,7 @@ class AsyncTransaction:
         self._client = client
         self._namespace = namespace
         self._state = _State.OPEN
+        self._failed_with = ErrorCode.TXN_NOT_FOUND
         self.txn_id: Final = txn_id
 
     def __repr__(self) -> str:
@@ -75,10 +77,14 @@ class AsyncTransaction:
     async def write(self, agent_id: str, key: str, value: JsonObject) -> None:
         """Stage a write of a JSON object.
 
-        Raises ValueError, before anything is sent, for a value that would not come back equal (see
-        `statehouse.client.values`); InvalidRequestError for what is over a limit of the daemon;
-        TransactionError when the transaction has ended or expired.
+        Raises, before anything is sent, TypeError for a name that is no str and ValueError for a value that would
+        not come back equal (see `statehouse.client.values`). Raises InvalidRequestError for what is over a limit of
+        the daemon, and TransactionError when the transaction has ended or expired.
+
+        When the answer is lost (ConnectionError), the write may be staged or not. Do not repeat it here, where it
+        could be staged twice, as two versions: abort, and begin again.
         """
+        check_texts(agent_id=agent_id, key=key)
         self._check_open("write to it")
         request = pb.WriteRequest(txn_id=self.txn_id, namespace=self._namespace, agent_id=agent_id, key=key)
         request.value.SetInParent()  # an empty object is a value too
@@ -87,6 +93,7 @@ class AsyncTransaction:
 
     async def delete(self, agent_id: str, key: str) -> None:
         """Stage a delete; deleting what is not there is no error, and gives the key a version. Raises as `write`."""
+        check_texts(agent_id=agent_id, key=key)
         self._check_open("delete in it")
         request = pb.DeleteRequest(txn_id=self.txn_id, namespace=self._namespace, agent_id=agent_id, key=key)
         await self._client.call("Delete", request, pb.DeleteResponse)
@@ -117,6 +124,7 @@ class AsyncTransaction:
             commit_ts = error.details.get("commit_ts", "")
             if not (undecided and error.code is ErrorCode.TXN_ALREADY_COMMITTED and commit_ts.isdecimal()):
                 after = _State.FAILED
+                self._failed_with = error.code
                 raise
             after = _State.COMMITTED
             return int(commit_ts)
@@ -150,5 +158,9 @@ class AsyncTransaction:
 
     def _ended(self, verb: str) -> TransactionError:
         committed = self._state in {_State.COMMITTING, _State.COMMITTED, _State.UNDECIDED}
-        code = ErrorCode.TXN_ALREADY_COMMITTED if committed else ErrorCode.TXN_NOT_FOUND
+        code = ErrorCode.TXN_NOT_FOUND
+        if committed:
+            code = ErrorCode.TXN_ALREADY_COMMITTED
+        elif self._state is _State.FAILED:
+            code = self._failed_with  # the daemon's reason, as often as it is asked for
         return TransactionError(f"cannot {verb}: the transaction is {self._state.value}", code=code)

@@ -96,7 +96,8 @@ class Statehouse:
 
     Every call raises StatehouseError: ConnectionError when the daemon cannot be reached, went away or did not
     answer in time (the next call connects again), InvalidRequestError for a name or a value that the daemon
-    refuses, TransactionError and NotFoundError.
+    refuses, TransactionError, OverloadedError and StorageError. An argument of a wrong type is a TypeError, one
+    that the wire cannot carry a ValueError, both before anything is sent.
 
     A client that is dropped without `close` lets its connection and thread go by itself. In a forked child it
     connects anew.

@@ -11,9 +11,11 @@ Nothing waits for ever: a connection is made within `connect_timeout_s`, a unary
 Used as `async with Transport(...)`, under Trio or asyncio: the connection's tasks live in that block.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from numbers import Real
 from types import TracebackType
 from typing import Final, Self
 
@@ -45,8 +47,11 @@ class Transport:
     def __init__(
         self, host: str, port: int, *, timeout_s: float = TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S
     ) -> None:
-        if not (timeout_s > 0 and connect_timeout_s > 0):
-            raise ValueError(f"a timeout must be above 0 s, got {min(timeout_s, connect_timeout_s)}")
+        for name, seconds in (("timeout_s", timeout_s), ("connect_timeout_s", connect_timeout_s)):
+            if not isinstance(seconds, Real) or isinstance(seconds, bool):
+                raise TypeError(f"{name} must be a number of seconds, not a {type(seconds).__name__}")
+            if not (seconds > 0 and math.isfinite(seconds)):
+                raise ValueError(f"{name} must be a finite number of seconds above 0, got {seconds}")
         self._host = host
         self._port = port
         self._timeout_s = timeout_s

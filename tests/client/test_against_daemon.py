@@ -70,8 +70,12 @@ def test_an_expired_transaction(daemon):
             while time.monotonic() < deadline:
                 txn.write("a", "k", {})
         assert caught.value.code is ErrorCode.TXN_EXPIRED
-        with pytest.raises(TransactionError):
+        with pytest.raises(TransactionError) as expired:
             txn.commit()
+        daemon.kill()  # so that a call would fail otherwise
+        with pytest.raises(TransactionError, match="its commit failed") as again:
+            txn.commit()
+        assert (expired.value.code, again.value.code) == (ErrorCode.TXN_EXPIRED, ErrorCode.TXN_EXPIRED)
 
 
 def test_kill_under_load_and_reconnect(daemon):

@@ -5,7 +5,7 @@ import gc
 import anyio
 import pytest
 
-from statehouse import AsyncStatehouse, Operation, StateResult, TransactionError
+from statehouse import AsyncStatehouse, AsyncTransaction, Operation, StateResult, TransactionError
 
 
 def test_the_whole_surface(run, memory_server):
@@ -202,11 +202,58 @@ def test_outside_its_block_a_client_says_so(run, memory_server):
     "arguments", [{"start_ts": -1}, {"end_ts": 2**64}, {"agent_id": "\ud800"}, {"namespace": "\ud800"}]
 )
 def test_arguments_that_the_wire_has_not_are_value_errors(arguments):
-    with pytest.raises(ValueError, match=r"range|surrogates"):
+    with pytest.raises(
+        ValueError,
+        match=r"^(start_ts must be from 0|end_ts must be from 0|agent_id is not Unicode|namespace is not Unicode)",
+    ):
         AsyncStatehouse().replay(**{"agent_id": "a", **arguments})
 
 
-@pytest.mark.parametrize("timeouts", [{"timeout_s": 0}, {"timeout_s": -1}, {"connect_timeout_s": float("nan")}])
-def test_a_timeout_is_above_zero(timeouts):
-    with pytest.raises(ValueError, match="above 0"):
-        AsyncStatehouse(**timeouts)
+@pytest.mark.parametrize("name", ["timeout_s", "connect_timeout_s"])
+@pytest.mark.parametrize("seconds", [0, -1, -0.0, float("nan"), float("inf"), float("-inf")])
+def test_a_timeout_is_finite_and_above_zero(name, seconds):
+    with pytest.raises(ValueError, match=f"^{name} must be a finite number of seconds above 0, got "):
+        AsyncStatehouse(**{name: seconds})
+
+
+@pytest.mark.parametrize("seconds", ["5", None, True])
+def test_a_timeout_is_a_number(seconds):
+    with pytest.raises(TypeError, match=r"^timeout_s must be a number of seconds, not a "):
+        AsyncStatehouse(timeout_s=seconds)
+
+
+@pytest.mark.parametrize("arguments", [{"url": None}, {"url": b"localhost:1"}, {"namespace": None}, {"namespace": 1}])
+def test_a_client_is_given_text(arguments):
+    (name,) = arguments
+    with pytest.raises(TypeError, match=f"^{name} must be a str, not "):
+        AsyncStatehouse(**arguments)
+
+
+MISTAKES = [
+    (lambda client, _: client.get_state(3, "k"), "agent_id must be a str, not a int"),
+    (lambda client, _: client.get_state("a", None), "key must be a str, not None"),
+    (lambda client, _: client.get_state("a", "k", namespace=b"n"), "namespace must be a str, not a bytes"),
+    (lambda client, _: client.get_state_at_version("a", "k", "1"), "version must be an int, not a str"),
+    (lambda client, _: client.get_state_at_version("a", "k", None), "version must be an int, not None"),
+    (lambda client, _: client.list_keys(b"x"), "agent_id must be a str, not a bytes"),
+    (lambda client, _: client.scan_prefix("a", None), "prefix must be a str, not None"),
+    (lambda client, _: client.begin_transaction(timeout_ms=1.5), "timeout_ms must be an int, not a float"),
+    (lambda client, _: client.begin_transaction(namespace=1), "namespace must be a str, not a int"),
+    (lambda client, _: anext(client.replay(None)), "agent_id must be a str, not None"),
+    (lambda client, _: anext(client.replay("a", start_ts="0")), "start_ts must be an int, not a str"),
+    (lambda client, _: anext(client.replay_pretty("a", end_ts=[])), "end_ts must be an int, not a list"),
+    (lambda _, txn: txn.write(3, "k", {}), "agent_id must be a str, not a int"),
+    (lambda _, txn: txn.write("a", None, {}), "key must be a str, not None"),
+    (lambda _, txn: txn.delete("a", b"k"), "key must be a str, not a bytes"),
+]
+
+
+def test_an_argument_of_a_wrong_type_is_named_before_anything_is_sent(run):
+    async def main():
+        async with AsyncStatehouse("127.0.0.1:1") as client:  # nobody listens there
+            for call, message in MISTAKES:
+                with pytest.raises(TypeError) as caught:
+                    await call(client, AsyncTransaction(client, "t", "n"))
+                assert str(caught.value) == message
+
+    run(main)
