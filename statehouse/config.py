@@ -8,6 +8,7 @@ that somebody believes to have set is worse than one that does not start.
 
 import difflib
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,6 +27,9 @@ FOREIGN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, GIT_SHA_VARIABLE, "STATEH
 """Read by the command line, the Version call and statehousectl: known here, and not settings."""
 _SERVICE_LINK = re.compile(r"STATEHOUSE_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP)(_[A-Z]+)?)?)")
 """What Kubernetes puts into every pod beside a service that is called statehouse."""
+
+CONFIG_FILE_BYTES: Final = MIB
+"""Longest configuration file: far past any real one, so what is longer was named by mistake."""
 
 _LONGEST_RECORD_BYTES: Final = 1024 * MIB
 """A transaction is one record of the event log, whose length field has 31 bits; half is left for names and stamps."""
@@ -72,14 +76,16 @@ def _refuse_unknown_variables(settings: Iterable[Setting], environment: Mapping[
 def _read_toml(path: Path, settings: Iterable[Setting]) -> dict[str, Any]:
     """The values of a TOML file by setting name, tables flattened; every name in it is known."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(_read_file(path).decode())
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
     values: dict[str, Any] = {}
     for key, value in document.items():
-        if key == "limits" and isinstance(value, dict):
+        if key == "limits":
+            if not isinstance(value, dict):
+                raise ConfigError(f"bad value {value!r} for limits from the file {path}: expected a table, [limits]")
             values |= {f"limits.{name}": limit for name, limit in value.items()}
         else:
             values[key] = value
@@ -88,6 +94,19 @@ def _read_toml(path: Path, settings: Iterable[Setting]) -> dict[str, Any]:
         if name not in known:
             raise ConfigError(f"unknown setting: {name} in the file {path}{_suggestion(name, known)}")
     return values
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a regular file: a device or a pipe may have no end, or never begin."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ConfigError(f"cannot read the configuration file {path}: it is not a regular file")
+    with path.open("rb") as file:
+        text = file.read(CONFIG_FILE_BYTES + 1)
+    if len(text) > CONFIG_FILE_BYTES:
+        raise ConfigError(
+            f"cannot read the configuration file {path}: it is longer than {CONFIG_FILE_BYTES // MIB} MiB"
+        )
+    return text
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

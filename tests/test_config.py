@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve, fields
 
-from statehouse.config import load
+from statehouse.config import CONFIG_FILE_BYTES, load
 from statehouse.errors import ConfigError
 from statehouse.limits import MIB, Limits
 from statehouse.setting_forms import Address, LogLevels
@@ -248,7 +248,7 @@ def test_an_unknown_variable_is_named_with_its_neighbour():
         ("tx_timeout = 1\n", "unknown setting: tx_timeout in the file {path}; did you mean tx_timeout_ms?"),
         ("[limits]\nkey_byte = 1\n", "unknown setting: limits.key_byte in the file {path}; did you mean"),
         ("[server]\nport = 1\n", "unknown setting: server in the file {path}"),
-        ("limits = 3\n", "unknown setting: limits in the file {path}"),
+        ("limits = 3\n", "bad value 3 for limits from the file {path}: expected a table, [limits]"),
         (
             "tx_timeout_ms = 1.5\n",
             "bad value 1.5 for tx_timeout_ms from the file {path}: expected a whole number of mil",
@@ -269,6 +269,15 @@ def test_a_file_that_cannot_be_read(tmp_path):
     assert refused(toml_path=tmp_path / "none.toml") == (
         f"cannot read the configuration file {tmp_path / 'none.toml'}: No such file or directory"
     )
+    for irregular in (tmp_path, Path("/dev/zero")):
+        assert refused(toml_path=irregular) == (
+            f"cannot read the configuration file {irregular}: it is not a regular file"
+        )
+    long = tmp_path / "long.toml"
+    long.write_bytes(b"#" * CONFIG_FILE_BYTES)
+    assert load({}, {}, long) == Settings()
+    long.write_bytes(b"#" * (CONFIG_FILE_BYTES + 1))
+    assert refused(toml_path=long) == f"cannot read the configuration file {long}: it is longer than 1 MiB"
     (tmp_path / "latin.toml").write_bytes(b'data_dir = "\xe9"')
     assert "is not TOML" in refused(toml_path=tmp_path / "latin.toml")
 
