@@ -71,6 +71,8 @@ async def run_daemon(settings: Settings) -> None:
                 address = await edge.start(_serve, server, listener, life.stop, settings.shutdown_grace_s, drained)
                 build = build_version(os.environ)
                 log.info("starting", version=build.version, git_sha=build.git_sha, data_dir=_shown_place(settings))
+                if settings.use_memory:
+                    log.warning("nothing survives this daemon: use_memory is on", setting="use_memory")
                 started_s = time.monotonic()
                 async with open_engine(settings) as engine:
                     server.open(make_handlers(engine, build))

@@ -150,7 +150,7 @@ BOOLEAN: Final = Form(
     show=lambda value: "1" if value else "0",
 )
 LOOSE_BOOLEAN: Final = Form(
-    accepted="anything; empty, 0 and false mean no",
+    accepted="anything: empty, 0 and false mean no, all else (also no) means yes",
     placeholder="BOOL",
     parse=_parse_loose_boolean,
     toml_types=BOOLEAN.toml_types,

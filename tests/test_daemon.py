@@ -127,6 +127,8 @@ def test_in_memory_nothing_touches_the_data_directory(make_daemon):
             txn.write("agent", "key", {"n": 1})
         assert client.get_state("agent", "key").exists
     assert daemon.ready["data_dir"] == "in memory"
+    (warning,) = daemon.events("nothing survives this daemon: use_memory is on")
+    assert warning["level"] == "warning"
     assert daemon.stop() == 0
     assert not daemon.data_dir.exists()
 

@@ -36,5 +36,6 @@ def test_every_setting_and_exit_code_is_in_the_tables():
     for setting in declared_settings():
         table = tables["limits" if "." in setting.name else "settings"]
         assert f"| `{setting.flag}` | `{setting.variable}`" in table
+    assert "; in the environment anything: empty, 0 and false mean no" in tables["settings"]
     for code in DaemonExit:
         assert f"\n| {int(code)} | " in tables["statehoused exit codes"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from statehouse.cli.exit_codes import CONTROL_EXIT_TEXTS, DAEMON_EXIT_TEXTS, ControlExit, DaemonExit
-from statehouse.settings import declared_settings
+from statehouse.settings import Setting, declared_settings
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 
@@ -27,11 +27,18 @@ def settings_rows(*, limits: bool) -> str:
                 f"`{variables}",
                 f"`{setting.name}`",
                 f"`{setting.shown_default}`",
-                setting.form.accepted,
+                expected(setting),
                 setting.help_text,
             ]
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
+
+
+def expected(setting: Setting) -> str:
+    """What is accepted; in the environment apart, where that is read in a way of its own."""
+    if setting.variable_form is setting.form:
+        return setting.form.accepted
+    return f"{setting.form.accepted}; in the environment {setting.variable_form.accepted}"
 
 
 def exit_rows(texts: Mapping[DaemonExit, str] | Mapping[ControlExit, str]) -> str:
