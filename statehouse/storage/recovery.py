@@ -157,6 +157,8 @@ def _open_on(
         newest = _watermark(view)
         if newest is None:  # the log is empty: the view says so, or the next start would not trust it
             view.apply([(WATERMARK_KEY, watermark(0, log.head.chain, 0))])
+        if not settings.fsync:
+            _set_aside_ahead(place, log.head.commit_ts)
         store = Store(
             log,
             view,
@@ -174,6 +176,13 @@ def _open_on(
         on_failure.pop_all()
     recovery = Recovery(source=source, head_ts=log.head.commit_ts, applied=folder.records)
     return OpenedStore(store, snapshots, recovery)
+
+
+def _set_aside_ahead(place: StorePlace, head_ts: int) -> None:
+    """Rename snapshots of commits that were lost: with fsync on again, one would have the log refused."""
+    for path in list_snapshots(place.disk, place.snapshot_directory):
+        if snapshot_commit_ts(path) > head_ts:
+            place.disk.rename(path, f"{path}.ahead")
 
 
 def _newest_snapshot_ts(place: StorePlace) -> int:

@@ -156,6 +156,8 @@ def test_without_fsync_a_snapshot_that_is_ahead_of_the_log_is_passed_over_too(st
     assert (opened.recovery.source, opened.recovery.head_ts) == ("log", 20)
     assert len(store_bench.reports.set_aside) == 2
     judge(opened.store, writer.history[:20])
+    store_bench.close()
+    assert store_bench.store(fsync=True).head_ts == 20  # it is no witness against the log any more
 
 
 @pytest.mark.parametrize("fsync", [True, False])
