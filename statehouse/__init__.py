@@ -17,6 +17,7 @@ from statehouse.errors import (
     OverloadedError,
     StatehouseError,
     StorageError,
+    StoreDamagedError,
     TransactionError,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "Statehouse",
     "StatehouseError",
     "StorageError",
+    "StoreDamagedError",
     "Transaction",
     "TransactionError",
     "__version__",

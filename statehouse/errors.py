@@ -78,7 +78,10 @@ class TransactionError(StatehouseError):
 
 
 class NotFoundError(StatehouseError):
-    """What was asked for is not there."""
+    """What was asked for is not there.
+
+    The contract has it; no call of this daemon ends with it, for a key or version that is not there is an answer.
+    """
 
     default_code = ErrorCode.KEY_NOT_FOUND
 

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 import statehouse
+from statehouse.errors import ErrorCode
+from statehouse.rpc.error_table import decode_error
+from statehouse.v1 import statehouse_pb2
 
 
 def test_the_names_of_the_package():
@@ -19,6 +22,17 @@ def test_the_error_family():
     for name in ("TransactionError", "NotFoundError", "ConnectionError", "InvalidRequestError"):
         assert issubclass(getattr(statehouse, name), statehouse.StatehouseError)
     assert not issubclass(statehouse.ConnectionError, OSError)
+    assert issubclass(statehouse.StoreDamagedError, statehouse.StorageError)
+
+
+def test_every_error_that_a_client_can_meet_is_a_name_of_the_package():
+    for status in range(-1, 20):
+        met = [decode_error(status, "", None)]
+        for code in ErrorCode:
+            trailer = statehouse_pb2.StatehouseError(code=int(code)).SerializeToString()
+            met.append(decode_error(status, "", trailer))
+        for error in met:
+            assert getattr(statehouse, type(error).__name__, None) is type(error)
 
 
 def test_importing_the_package_loads_no_client():
