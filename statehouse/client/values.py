@@ -10,6 +10,8 @@ knows one kind of number, a double, so
 The wire knows one kind of sequence too. A tuple would come back as a list, which it is not equal to: it is
 refused, and `list(...)` is the caller's to say. The same holds for every other type that JSON has not.
 Subclasses of `dict`, `list`, `str`, `int` and `float` are written as what they are a kind of.
+
+The order of an object's members is not kept: a Struct is a map, and has none. Equality of dicts does not look at it.
 """
 
 import math
@@ -93,7 +95,10 @@ def _field(fields: MutableMapping[str, Value], key: str) -> Value:
 
 def _check_depth(depth: int) -> None:
     if depth > NESTED_MESSAGES:
-        raise _Refused("nested too deep: about 32 objects, or 47 lists, fit into each other")
+        raise _Refused(
+            "nested too deep: the limit is 32 objects inside each other, or 47 lists in an object, and one more when "
+            "the innermost is empty"
+        )
 
 
 def _write(member: JsonValue, target: Value, depth: int) -> None:

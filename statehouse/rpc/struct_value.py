@@ -33,8 +33,8 @@ _VALUE_OF_OPERATION: Final = statehouse_pb2.Operation.VALUE_FIELD_NUMBER
 NESTED_MESSAGES: Final = 98
 """How deep a Struct may nest, itself included: the 100 of the parsers, less what stands around it.
 
-An object in an object takes three messages (Struct, map entry, Value), a list in a list two: 33 objects, or
-48 lists.
+An object in an object takes three messages (Struct, map entry, Value), a list in a list two: 32 objects, or 47
+lists in an object, and one more when the innermost is empty.
 """
 
 _SCANNED_FIELDS: Final = 20_000
@@ -92,8 +92,8 @@ def _reason(value: bytes) -> InvalidRequestError:
     """Why a value did not parse: some protobuf runtimes do not say."""
     if _is_too_deep(value):
         return InvalidRequestError(
-            f"the value is nested too deep: the limit is {NESTED_MESSAGES} protobuf messages, which is 33 objects or "
-            "48 lists inside each other",
+            f"the value is nested too deep: the limit is {NESTED_MESSAGES} protobuf messages, which is 32 objects "
+            "inside each other, or 47 lists in an object, and one more when the innermost is empty",
             details={"limit": str(NESTED_MESSAGES), "size": f"over {NESTED_MESSAGES}"},
         )
     return InvalidRequestError("the value is not a well-formed google.protobuf.Struct")

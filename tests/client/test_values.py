@@ -135,6 +135,16 @@ def test_a_value_nested_10_000_deep_is_refused(value):
         written(value)
 
 
+@pytest.mark.parametrize(("kind", "around", "limit", "empty"), [("object", 1, 32, {}), ("list", 0, 47, [])])
+def test_the_limit_on_depth_is_as_it_is_said(kind, around, limit, empty):
+    inside = [kind] * (limit - around)  # `nested` puts an object around it
+    assert written(nested(inside, 1)) is not None
+    assert written(nested(inside, empty)) is not None
+    for too_deep in (nested([*inside, kind], 1), nested([*inside, kind], empty)):
+        with pytest.raises(ValueError, match="32 objects inside each other, or 47 lists in an object, and one more"):
+            written(too_deep)
+
+
 def test_a_value_that_holds_itself_is_refused():
     value = {}
     value["self"] = [value]
