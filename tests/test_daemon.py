@@ -133,6 +133,14 @@ def test_in_memory_nothing_touches_the_data_directory(make_daemon):
     assert not daemon.data_dir.exists()
 
 
+def test_what_an_operator_left_beside_the_segments_is_let_be(daemon):
+    daemon.stop()
+    stray = daemon.data_dir / "log" / "00000000000000000001.log.bak"
+    stray.write_text("x")
+    assert daemon.restart().ready["head_ts"] == 0
+    assert stray.read_text() == "x"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_an_idle_daemon(number, daemon):
     with statehouse.Statehouse(daemon.address) as client:

@@ -27,7 +27,9 @@ LOG_NAME: Final = "log"
 _OURS = re.compile(r"LOCK|log|snapshots|state(\..+)?")
 _NOT_OURS_AND_HARMLESS: Final = frozenset({"lost+found"})
 """What a file system of its own has in its root when it is new."""
-_LOG_FILE = re.compile(r"[0-9]{20}\.log|next\.tmp")
+_SEGMENT = re.compile(r"[0-9]{20}\.log")
+_LOG_FILE = re.compile(r"next\.tmp|lost\+found")
+"""What `log/` may hold before it has a segment; lost+found when a disk of its own is mounted there."""
 _LONGEST_PID = 20
 
 
@@ -82,9 +84,9 @@ def _sync_directory(directory: Path) -> None:
 def _refuse_foreign(directory: Path) -> None:
     """Refuse a directory that somebody else uses.
 
-    A directory with a log of ours is ours, whatever else an operator has put beside it. One without may
-    hold only names that a start which was cut short can leave; a LOCK alone says little, as every LevelDB
-    has one.
+    A directory with a log of ours is ours, whatever else an operator has put beside it, or beside a segment
+    in `log/` (whether a name there could be taken for a segment, the log judges). One without may hold only
+    names that a start which was cut short can leave; a LOCK alone says little, as every LevelDB has one.
     """
     try:
         entries = sorted(entry.name for entry in directory.iterdir())
@@ -92,7 +94,9 @@ def _refuse_foreign(directory: Path) -> None:
         log_entries = sorted(entry.name for entry in (directory / LOG_NAME).iterdir()) if has_log else []
     except OSError as error:
         raise DataDirectoryError(f"the data directory {directory} is not readable: {error.strerror}") from None
-    foreign = [f"{LOG_NAME}/{name}" for name in log_entries if not _LOG_FILE.fullmatch(name)]
+    foreign = []
+    if not any(_SEGMENT.fullmatch(name) for name in log_entries):
+        foreign = [f"{LOG_NAME}/{name}" for name in log_entries if not _LOG_FILE.fullmatch(name)]
     if not has_log:
         foreign += [name for name in entries if not _OURS.fullmatch(name) and name not in _NOT_OURS_AND_HARMLESS]
     if foreign:

@@ -94,6 +94,7 @@ def test_a_directory_that_cannot_be_written(tmp_path):
         (["notes.txt"], "notes.txt"),
         (["LOCK", "LOG", "CURRENT", "MANIFEST-000001"], "CURRENT"),  # a LevelDB
         (["log/", "log/nginx.log"], "log/nginx.log"),
+        (["log/", "log/00000000000000000001.log.bak"], "log/00000000000000000001.log.bak"),
         (["state/", "src/"], "src"),
     ],
 )
@@ -114,6 +115,8 @@ def test_a_directory_of_somebody_else_is_left_as_it_is(entries, named, tmp_path)
         ["LOCK", "state/", "snapshots/"],
         ["log/"],
         ["log/", "log/next.tmp", "log/00000000000000000001.log", "backup.tar", "README"],
+        ["log/", "log/lost+found/"],
+        ["log/", "log/00000000000000000001.log", "log/00000000000000000001.log.bak", "log/lost+found/", "log/notes"],
         ["log/", "state/", "state.set-aside/"],
     ],
 )
