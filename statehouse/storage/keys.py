@@ -99,23 +99,6 @@ def agent_prefix(agent: AgentId) -> bytes:
     return AGENT + name(agent.namespace.encode()) + name(agent.agent_id.encode())
 
 
-def read_agent(key: bytes) -> tuple[AgentId, int]:
-    """The agent that a key belongs to, and the length of its prefix."""
-    if key[:1] != AGENT:
-        raise ViewDamagedError(f"not an agent's key: {key.hex()}")
-    namespace, end = read_name(key, 1)
-    agent_id, end = read_name(key, end)
-    try:
-        return AgentId(namespace.decode(), agent_id.decode()), end
-    except UnicodeDecodeError as error:
-        raise ViewDamagedError(f"an agent's name that is not UTF-8 in key {key.hex()}") from error
-
-
-def agent_range(prefix: bytes) -> KeyRange:
-    """Every row of one agent; its `stop` is where the next agent's rows can begin."""
-    return KeyRange(prefix, prefix_end(prefix))
-
-
 def _suffix(prefix: bytes, column: bytes, packed: bytes) -> bytes:
     """What follows the agent's prefix and the column."""
     start = prefix + column

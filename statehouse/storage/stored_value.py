@@ -132,14 +132,6 @@ def version_of(stored: bytes) -> int:
     return _numbers(stored, position - 1)[0]
 
 
-def commit_ts_of(stored: bytes) -> int:
-    """The commit_ts of a live value or tombstone."""
-    kind = _kind(stored)
-    if kind == _POINTER:
-        return ValuePointer.unpack(stored).commit_ts
-    return _numbers(stored, 0 if kind == _TOMBSTONE else _value_bounds(stored)[1])[1]
-
-
 def _kind(stored: bytes) -> int:
     kind = stored[0] if stored else -1
     if kind not in (_POINTER, _LIVE, _TOMBSTONE):

@@ -71,7 +71,7 @@ def test_columns_of_one_agent_do_not_meet(agent, key, version, commit_ts):
         keys.meta_key(prefix),
     ]
     assert len({*rows, keys.WATERMARK_KEY, keys.outcome_key(commit_ts, "t")}) == len(rows) + 2
-    start, stop = keys.agent_range(prefix)
+    start, stop = prefix, keys.prefix_end(prefix)
     for row in rows:
         assert start <= row < stop
         assert keys.AGENTS.start <= row < keys.AGENTS.stop
@@ -81,14 +81,14 @@ def test_columns_of_one_agent_do_not_meet(agent, key, version, commit_ts):
 @given(agents, agents, raw_keys)
 def test_an_agents_range_holds_no_other_agents_rows(one, other, key):
     if one != other:
-        start, stop = keys.agent_range(keys.agent_prefix(one))
+        start = keys.agent_prefix(one)
+        stop = keys.prefix_end(start)
         assert not start <= keys.state_key(keys.agent_prefix(other), key) < stop
 
 
 @given(agents, raw_keys, numbers)
 def test_round_trips(agent, key, number):
     prefix = keys.agent_prefix(agent)
-    assert keys.read_agent(keys.state_key(prefix, key)) == (agent, len(prefix))
     assert keys.unpack_state_key(prefix, keys.state_key(prefix, key)) == key
     assert keys.unpack_version_key(prefix, keys.version_key(prefix, key, number)) == (key, number)
     assert keys.unpack_event_key(prefix, keys.event_key(prefix, number)) == number
@@ -166,10 +166,6 @@ PREFIX = keys.agent_prefix(AgentId("a", "b"))
     [
         lambda: keys.read_name(b"abc", 0),
         lambda: keys.read_name(b"a\x00\x02b\x00\x01", 0),
-        lambda: keys.read_agent(b"\x01w"),
-        lambda: keys.read_agent(b""),
-        lambda: keys.read_agent(b"\x02a\x00\x01b"),
-        lambda: keys.read_agent(b"\x02\xff\x00\x01b\x00\x01"),
         lambda: keys.unpack_state_key(PREFIX, PREFIX + b"v"),
         lambda: keys.unpack_version_key(PREFIX, keys.state_key(PREFIX, b"k")),
         lambda: keys.unpack_version_key(PREFIX, keys.version_key(PREFIX, b"k", 1)[:-1]),

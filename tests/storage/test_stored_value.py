@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from statehouse.storage import keys
 from statehouse.storage.stored_value import (
     ValuePointer,
-    commit_ts_of,
     entry,
     exists_of,
     inline_value,
@@ -49,7 +48,7 @@ def test_a_live_value_is_the_response(text, version, commit_ts):
     expected = GetStateResponse(value=Struct.FromString(value), version=version, commit_ts=commit_ts, exists=True)
     assert stored == expected.SerializeToString()
     assert response(stored, no_fetch) == stored
-    assert (version_of(stored), commit_ts_of(stored), exists_of(stored)) == (version, commit_ts, True)
+    assert (version_of(stored), exists_of(stored)) == (version, True)
     at_version = GetStateAtVersionResponse.FromString(stored)
     assert (at_version.version, at_version.exists, at_version.value) == (version, True, expected.value)
 
@@ -60,7 +59,7 @@ def test_a_tombstone_is_a_response_without_a_value(version, commit_ts):
     assert stored == GetStateResponse(version=version, commit_ts=commit_ts).SerializeToString()
     assert response(stored, no_fetch) == stored
     assert entry(b"key", stored, no_fetch) is None
-    assert (version_of(stored), commit_ts_of(stored), exists_of(stored)) == (version, commit_ts, False)
+    assert (version_of(stored), exists_of(stored)) == (version, False)
 
 
 @given(texts, numbers, numbers, u32)
@@ -78,7 +77,7 @@ def test_a_pointer_answers_as_the_value_inline(text, version, commit_ts, offset)
     assert response(stored, fetch) == inline
     assert entry(b"key", stored, fetch) == entry(b"key", inline, no_fetch)
     assert asked == [pointer, pointer]
-    assert (version_of(stored), commit_ts_of(stored), exists_of(stored)) == (version, commit_ts, True)
+    assert (version_of(stored), exists_of(stored)) == (version, True)
 
 
 @given(numbers, numbers, u32, u32, u32)
@@ -104,7 +103,7 @@ def test_an_empty_object_is_a_value():
     assert StateEntry.FromString(entry(b"k", stored, no_fetch)).HasField("value")
 
 
-@pytest.mark.parametrize("read", [version_of, commit_ts_of, lambda stored: entry(b"k", stored, no_fetch)])
+@pytest.mark.parametrize("read", [version_of, lambda stored: entry(b"k", stored, no_fetch)])
 @pytest.mark.parametrize(
     "stored",
     [
@@ -127,8 +126,6 @@ def test_what_is_no_stored_value_is_damage(read, stored):
 
 @pytest.mark.parametrize("stored", [b"\x10", b"\x10\x80", b"\x18\x01"])
 def test_a_cut_tombstone_is_damage(stored):
-    with pytest.raises(ViewDamagedError):
-        commit_ts_of(stored)
     with pytest.raises(ViewDamagedError):
         version_of(stored)
 
