@@ -114,7 +114,8 @@ def test_a_call_that_is_not_answered_ends_at_its_deadline_and_the_connection_sta
 
 def test_a_server_that_hangs_loses_its_connection(run, scripted, monkeypatch):
     monkeypatch.setattr(client_connection, "PING_ANSWER_S", 0.1)
-    frozen = scripted(lambda peer, stream_id: time.sleep(1) if peer.number == 0 else answer(peer, stream_id))
+    done = threading.Event()
+    frozen = scripted(lambda peer, stream_id: done.wait(10) if peer.number == 0 else answer(peer, stream_id))
 
     async def main():
         async with AsyncStatehouse(frozen.url, timeout_s=0.2) as client:
@@ -130,7 +131,10 @@ def test_a_server_that_hangs_loses_its_connection(run, scripted, monkeypatch):
                     break
             assert frozen.connections == 2
 
-    run(main)
+    try:
+        run(main)
+    finally:
+        done.set()
 
 
 @pytest.mark.parametrize(
