@@ -134,8 +134,8 @@ class Settings:
     max_resident_partitions: int = _setting(
         10_000,
         whole_number("agents", at_least=1),
-        "Agents kept in memory for writing. More are served all the same: the least recently used make room, and more stay "
-        "only while they have commits under way.",
+        "Agents kept in memory for writing. More are served all the same: the least recently used make room, and more "
+        "stay only while they have commits under way.",
     )
     verify_on_start: VerifyOnStart = _setting(
         VerifyOnStart.TAIL,

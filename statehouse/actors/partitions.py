@@ -1,7 +1,8 @@
 """The resident partitions live here and nowhere else: started on demand, passivated when idle, restarted after a bug.
 
 At most a configured number is resident, and beyond it only those that have work. The least recently used one that has
-nothing pending makes room; a partition has no state that is not in the view once its commits are durable, so passivating loses nothing.
+nothing pending makes room; a partition has no state that is not in the view once its commits are durable, so
+passivating loses nothing.
 """
 
 from collections import OrderedDict
