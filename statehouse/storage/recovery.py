@@ -1,38 +1,32 @@
 """Opening a store: check the log, find a view that can be trusted, bring it up to the log, serve.
 
-The candidates for the view, in order: the one that is there; the newest good snapshot, loaded into a new view;
-an empty one. Each is a fold of the log up to its watermark, or it is not used: the log is opened with that
-watermark as the point last known good, and refuses it when its chain says otherwise. A view that cannot be
-trusted is set aside and named; the log, which is the truth, is never set aside: what is wrong with it beyond a
-torn tail is refused. So is a log that ends before its view, but without fsync: there power loss may take commits that
+`candidates.py` says which views are tried. The log, which is the truth, is never set aside: what is wrong with it
+beyond a torn tail is refused. So is a log that ends before its view, but without fsync: there power loss may take commits that
 the view has, and the view is set aside.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Literal
 
 from attrs import frozen
 from google.protobuf.message import DecodeError
 
 from statehouse.errors import DiskFullError, NewerFormatError, StorageError
 from statehouse.limits import SEGMENT_BYTES, VIEW_REOPEN_BYTES
+from statehouse.storage.candidates import RecoveryReporter, Source, StorePlace, first_that_serves
 from statehouse.storage.commit import FORMAT_VERSION, watermark
-from statehouse.storage.disk import Disk, is_full
-from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, TailCut, ViewDisagreesError
+from statehouse.storage.disk import is_full
+from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, ViewDisagreesError
 from statehouse.storage.folding import LogFolder
 from statehouse.storage.keys import WATERMARK_KEY
 from statehouse.storage.snapshot_keeper import SnapshotKeeper
-from statehouse.storage.snapshots import SnapshotDamagedError, list_snapshots, load_snapshot, snapshot_commit_ts
+from statehouse.storage.snapshots import list_snapshots, snapshot_commit_ts
 from statehouse.storage.store import Store
 from statehouse.storage.v1.log_pb2 import Watermark
 from statehouse.storage.view import View, ViewDamagedError, ViewError, ViewWriteError
-from statehouse.storage.view_home import ViewHome
 
 __all__ = ["OpenedStore", "Recovery", "RecoveryReporter", "StorePlace", "StoreSettings", "open_store"]
-
-Source = Literal["view", "snapshot", "log"]
 
 
 @frozen(kw_only=True)
@@ -61,30 +55,7 @@ class Recovery:
     """Records of the log that the view did not have."""
 
 
-class RecoveryReporter:
-    """Told what recovery finds and how far it is. This one is silent; override what matters."""
-
-    def tail_cut(self, cut: TailCut) -> None:
-        """The log ended in a torn record, which was cut."""
-
-    def view_set_aside(self, reason: str, where: str | None) -> None:
-        """The view, or a snapshot, cannot be used."""
-
-    def progress(self, applied: int, commit_ts: int) -> None:
-        """The view has caught up to `commit_ts`. Called every few thousand records."""
-
-
 PROGRESS_RECORDS = 4_096
-
-
-@frozen
-class StorePlace:
-    """Where the parts of a store are."""
-
-    disk: Disk
-    log_directory: str
-    snapshot_directory: str
-    view: ViewHome
 
 
 @frozen
@@ -108,23 +79,16 @@ def open_store(
     Raises StoreDamagedError when the log is damaged, and DiskFullError or StorageError when the disk refuses.
     """
     try:
-        for source, view in _candidates(place, reporter):
-            try:
-                return _open_on(view, source, place, settings, new_store_id, reporter)
-            except (ViewDisagreesError, ViewError) as error:
-                view.close()
-                if not _is_useless(error):
-                    raise
-                reporter.view_set_aside(str(error), place.view.set_aside())
-            except Exception:
-                view.close()
-                raise
+        return first_that_serves(
+            place,
+            reporter,
+            lambda source, view: _open_on(view, source, place, settings, new_store_id, reporter),
+        )
     except ViewError as error:
         raise _not_applied(error) from error
     except OSError as error:
         kind = DiskFullError if is_full(error) else StorageError
         raise kind(f"the store cannot be opened: {error}") from error
-    raise StorageError("an empty view could not be opened")
 
 
 def _open_on(
@@ -191,39 +155,6 @@ def _newest_snapshot_ts(place: StorePlace) -> int:
     return 0 if newest is None else snapshot_commit_ts(newest)
 
 
-def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple[Source, View]]:
-    """The views to try, each opened when it is asked for; the one before it was closed and set aside."""
-    try:
-        view = place.view.find()
-    except ViewDamagedError as error:
-        reporter.view_set_aside(str(error), place.view.set_aside())
-        view = None
-    if view is not None:
-        try:
-            missing = None if view.get(WATERMARK_KEY) is not None else "the view has no watermark"
-        except ViewDamagedError as error:
-            missing = str(error)
-        if missing is None:
-            yield "view", view
-        else:
-            view.close()
-            reporter.view_set_aside(missing, place.view.set_aside())
-    for path in list_snapshots(place.disk, place.snapshot_directory):
-        view = place.view.make()
-        try:
-            load_snapshot(place.disk, path, view.apply)
-        except SnapshotDamagedError as error:
-            view.close()
-            reporter.view_set_aside(str(error), None)
-            place.view.set_aside()
-        except Exception:
-            view.close()
-            raise
-        else:
-            yield "snapshot", view
-    yield "log", place.view.make()
-
-
 def _reopen(place: StorePlace, reporter: RecoveryReporter, log: EventLog, failed: View) -> View:
     """Open a view anew after a batch failed, and bring it up to the log: nothing else may be written meanwhile.
 
@@ -232,24 +163,11 @@ def _reopen(place: StorePlace, reporter: RecoveryReporter, log: EventLog, failed
     if place.disk.free_bytes(place.log_directory) < VIEW_REOPEN_BYTES:
         raise ViewWriteError("there is no room to open the view anew", full=True)
     failed.close()
-    for _, view in _candidates(place, reporter):
-        try:
-            _catch_up(view, log)
-        except (ViewDisagreesError, ViewError) as error:
-            view.close()
-            if not _is_useless(error):
-                raise
-            reporter.view_set_aside(str(error), place.view.set_aside())
-        except Exception:
-            view.close()
-            raise
-        else:
-            return view
-    raise StorageError("an empty view could not be opened")
+    return first_that_serves(place, reporter, lambda _, view: _caught_up(view, log))
 
 
-def _catch_up(view: View, log: EventLog) -> None:
-    """Fold what the log has and the view has not.
+def _caught_up(view: View, log: EventLog) -> View:
+    """The view, once what the log has and it has not is folded into it.
 
     The batch that failed may be in the view after all: then it is ahead of the log, which no longer has it.
     """
@@ -265,6 +183,7 @@ def _catch_up(view: View, log: EventLog) -> None:
         else:
             folder.add(record)
     folder.flush()
+    return view
 
 
 class _Follower:
@@ -294,13 +213,6 @@ def _watermark(view: View) -> Watermark | None:
             f"{FORMAT_VERSION}; start that one, or move the folder `state` aside to have it rebuilt"
         )
     return found
-
-
-def _is_useless(error: ViewDisagreesError | ViewError) -> bool:
-    """Whether the view is to be set aside, and not tried again."""
-    return isinstance(error, ViewDisagreesError | ViewDamagedError) or (
-        isinstance(error, ViewWriteError) and error.damaged
-    )
 
 
 def _not_applied(error: ViewError) -> StorageError:
