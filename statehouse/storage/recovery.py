@@ -1,8 +1,8 @@
 """Opening a store: check the log, find a view that can be trusted, bring it up to the log, serve.
 
 `candidates.py` says which views are tried. The log, which is the truth, is never set aside: what is wrong with it
-beyond a torn tail is refused. So is a log that ends before its view, but without fsync: there power loss may take commits that
-the view has, and the view is set aside.
+beyond a torn tail is refused. So is a log that ends before its view, but without fsync: there power loss may take
+commits that the view has, and the view is set aside.
 """
 
 from collections.abc import Callable
