@@ -112,3 +112,9 @@ REQUEST_BYTES: Final = 4 * MIB
 """A request may be this long; longer where the limits on values and names together need it."""
 CALLS_PER_CONNECTION: Final = 100
 """Calls that one connection may have under way; clients hold further ones back by themselves."""
+ANSWERS_BYTES: Final = 256 * MIB
+"""What the answers of streams, scans and listings may hold at once, over all connections."""
+CONNECTION_ANSWERS_BYTES: Final = 128 * MIB
+"""As ANSWERS_BYTES, for one connection: two of the largest answers, so that one unread does not stop the others."""
+ANSWER_STALL_S: Final = 10.0
+"""A stream or scan whose peer takes nothing for this long is ended when others wait for the bytes it holds."""

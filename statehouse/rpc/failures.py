@@ -11,10 +11,18 @@ from typing import Final
 
 import structlog
 
-from statehouse.errors import DiskFullError, InternalError, LogPoisonedError, StatehouseError, UnavailableError
+from statehouse.errors import (
+    DiskFullError,
+    InternalError,
+    LogPoisonedError,
+    OverloadedError,
+    StatehouseError,
+    UnavailableError,
+)
+from statehouse.limits import ANSWER_STALL_S
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error, row_of
 
-__all__ = ["deadline_passed", "encode_failure", "shutting_down"]
+__all__ = ["answer_stalled", "deadline_passed", "encode_failure", "shutting_down"]
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -52,6 +60,12 @@ def deadline_passed() -> EncodedError:
     """For a call that took longer than the `grpc-timeout` its client had set."""
     message = "the call's deadline has passed; its outcome is unknown"
     return encode_error(StatehouseError(message), status=GrpcStatus.DEADLINE_EXCEEDED)
+
+
+def answer_stalled() -> EncodedError:
+    """For a stream or scan that its client stopped reading, when others needed the memory."""
+    message = f"nothing of the answer was read for {ANSWER_STALL_S:g} s, while others waited: read on, or ask for less"
+    return encode_error(OverloadedError(message))
 
 
 def shutting_down() -> UnavailableError:

@@ -2,9 +2,9 @@
 
 A unary handler is a plain function of the request's bytes. It returns the response's bytes when the answer
 is there at once, a `Reply` when it comes later, or a coroutine for a read that works in chunks. A stream
-handler returns an async generator of lists of encoded messages; each list goes out in one write, and the
-next is asked for when the reader has room. Both raise StatehouseError, and leave it to the connection how
-that is told.
+handler returns an async generator of lists of encoded messages; each list is given away, goes out in
+few writes, and the next is asked for when the reader has room. Both raise StatehouseError, and leave it to
+the connection how that is told.
 
 Handlers know neither sockets nor HTTP/2, so the connection beneath them can be replaced.
 """
@@ -16,7 +16,7 @@ from attrs import frozen
 
 from statehouse.actors.reply import Reply
 from statehouse.errors import OverloadedError
-from statehouse.limits import RESPONSE_BYTES, Limits
+from statehouse.limits import READ_CHUNK_BYTES, RESPONSE_BYTES, Limits
 from statehouse.rpc.build_version import BuildVersion
 from statehouse.rpc.requests import Requests
 from statehouse.storage.wire import LENGTH_DELIMITED, tag, varint
@@ -58,6 +58,8 @@ class Handlers:
 
     unary: Mapping[str, UnaryHandler]
     streams: Mapping[str, StreamHandler]
+    answer_bytes: Mapping[str, int]
+    """The most that a call's answer, or one chunk of a stream, takes; a call that is not here has small ones."""
 
 
 def make_handlers(engine: EngineCalls, build: BuildVersion) -> Handlers:
@@ -78,6 +80,11 @@ def make_handlers(engine: EngineCalls, build: BuildVersion) -> Handlers:
             "ScanPrefix": calls.scan_prefix,
         },
         streams={"Replay": calls.replay},
+        answer_bytes={
+            "ListKeys": RESPONSE_BYTES,
+            "ScanPrefix": RESPONSE_BYTES,
+            "Replay": READ_CHUNK_BYTES + engine.limits.transaction_bytes,  # an event is never split
+        },
     )
 
 

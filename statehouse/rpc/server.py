@@ -11,6 +11,7 @@ down), and those in flight have the grace time to finish; then they are cancelle
 import functools
 import os
 import socket
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
@@ -18,7 +19,8 @@ import trio
 from purerpc.grpclib.events import RequestReceived
 
 from statehouse.errors import UnavailableError
-from statehouse.limits import KIB, REQUEST_BYTES, Limits
+from statehouse.limits import ANSWERS_BYTES, CONNECTION_ANSWERS_BYTES, KIB, REQUEST_BYTES, Limits
+from statehouse.rpc.answer_budget import AnswerBudget
 from statehouse.rpc.build_version import BuildVersion, build_version
 from statehouse.rpc.call_headers import refusal
 from statehouse.rpc.contract import METHODS, SERVICE_NAME, purerpc_service
@@ -76,6 +78,9 @@ class Server:
     def __init__(self, request_bytes: int) -> None:
         self._request_bytes = request_bytes
         self._service: Any = None  # purerpc's, once there are handlers
+        self._answer_bytes: Mapping[str, int] = {}
+        self.answers = AnswerBudget(ANSWERS_BYTES)
+        """What all connections together hold of answers that their peers have not read."""
         self._closed: UnavailableError | None = UnavailableError("the daemon is starting")
         self._stopping = False
         self._connections: set[ServerConnection] = set()
@@ -84,6 +89,7 @@ class Server:
     def open(self, handlers: Handlers) -> None:
         """From now on calls reach these handlers. ValueError unless there is one for every call."""
         self._service = purerpc_service({**handlers.unary, **handlers.streams})
+        self._answer_bytes = handlers.answer_bytes
         self._closed = None
 
     async def run(
@@ -131,7 +137,8 @@ class Server:
         for level, option, setting in _KEEPALIVE:
             if hasattr(socket, option):
                 stream.setsockopt(level, getattr(socket, option), setting)
-        connection = ServerConnection(stream, self._find, self._request_bytes)
+        answers = AnswerBudget(CONNECTION_ANSWERS_BYTES, within=self.answers)
+        connection = ServerConnection(stream, self._find, self._request_bytes, answers)
         self._connections.add(connection)
         try:
             if self._stopping:
@@ -150,7 +157,7 @@ class Server:
         if self._closed is not None:
             return encode_error(self._closed)
         handler = functools.partial(self._service.methods[method.name].method_fn, request=request)
-        call = ServerCall(request.stream_id, method.name, handler)
+        call = ServerCall(request.stream_id, method.name, handler, self._answer_bytes.get(method.name, 0))
         if request.timeout is not None:
             call.deadline = trio.current_time() + request.timeout.total_seconds()
         return call

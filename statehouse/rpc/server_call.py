@@ -1,19 +1,27 @@
-"""One call in flight, from the server's side: what it is, how far its answer is, and what ends it early."""
+"""One call in flight, from the server's side: what it is, what of its answer is not sent, and what ends it early."""
 
 import math
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, TypeAlias
+from struct import Struct
+from typing import Any, Final, TypeAlias
 
 import trio
 from attrs import define, field
 
 from statehouse.actors.reply import Reply
+from statehouse.limits import READ_CHUNK_BYTES
 from statehouse.rpc.error_table import EncodedError
 
-__all__ = ["ServerCall", "Work"]
+__all__ = ["ServerCall", "Unsent", "Work"]
 
 Work: TypeAlias = Reply[bytes] | Coroutine[Any, Any, bytes] | AsyncGenerator[list[bytes], None]
-"""What a handler returns when its answer is not there at once."""
+"""What a handler returns when its answer is not there at once; the lists of a generator are given away."""
+
+JOINED_BYTES: Final = 2 * READ_CHUNK_BYTES
+"""Up to this much is joined at once: for many small events that is quicker than frame by frame."""
+
+_MESSAGE: Final = Struct(">xI")  # gRPC's frame of a message: not compressed, its length
 
 
 @define(eq=False)
@@ -23,6 +31,8 @@ class ServerCall:
     stream_id: int
     method: str
     handler: Callable[[bytes], bytes | Work]
+    answer_bytes: int = 0
+    """The most that its answer, or one chunk of it, can be; 0 for a small one, which no budget counts."""
     deadline: float = math.inf
     """On Trio's clock."""
     request: bytes | None = None
@@ -38,3 +48,43 @@ class ServerCall:
     """Nothing more can be sent: answered, reset by the client, or its connection is gone."""
     ended_by: EncodedError | None = None
     """Why the server itself cancelled the call."""
+
+    def cancel(self, why: EncodedError) -> None:
+        """The server itself ends the call's work; the client is told `why`."""
+        self.ended_by = why
+        self.scope.cancel()
+
+
+class Unsent:
+    """Messages on their way out, in their gRPC frames. A large one is never copied as a whole."""
+
+    def __init__(self, messages: list[bytes]) -> None:
+        """Takes the messages over: empties the list, so that each is gone from memory when it is sent."""
+        parts = [part for each in messages for part in (_MESSAGE.pack(len(each)), each) if part]
+        messages.clear()
+        self._begun_bytes = 0  # of the first part, sent already
+        self.kept_bytes = sum(map(len, parts))
+        """What is still in memory: a message counts as a whole until its last byte has left."""
+        if 0 < self.kept_bytes <= JOINED_BYTES:
+            parts = [b"".join(parts)]
+        self._parts: deque[bytes | memoryview] = deque(parts)
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def take(self, size_bytes: int) -> bytes:
+        """The next piece, of at most `size_bytes`."""
+        piece: list[bytes | memoryview] = []
+        while self._parts and size_bytes > 0:
+            part = self._parts.popleft()
+            if len(part) > size_bytes:
+                part = memoryview(part)
+                self._parts.appendleft(part[size_bytes:])
+                part = part[:size_bytes]
+                self._begun_bytes += size_bytes
+            else:
+                self.kept_bytes -= self._begun_bytes + len(part)
+                self._begun_bytes = 0
+            size_bytes -= len(part)
+            piece.append(part)
+        return b"".join(piece)

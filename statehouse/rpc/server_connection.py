@@ -10,9 +10,8 @@ server has drained it, or when `run` is cancelled.
 """
 
 import math
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing, suppress
-from struct import Struct
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing, closing, suppress
 from typing import Final, TypeAlias
 
 import structlog
@@ -23,9 +22,10 @@ from purerpc.grpclib.events import MessageReceived, RequestEnded, RequestReceive
 from statehouse.actors.reply import Reply
 from statehouse.errors import InvalidRequestError, OverloadedError
 from statehouse.limits import CALLS_PER_CONNECTION, KIB
+from statehouse.rpc.answer_budget import AnswerBudget, Hold
 from statehouse.rpc.error_table import EncodedError, encode_error
-from statehouse.rpc.failures import deadline_passed, encode_failure
-from statehouse.rpc.server_call import ServerCall, Work
+from statehouse.rpc.failures import answer_stalled, deadline_passed, encode_failure
+from statehouse.rpc.server_call import ServerCall, Unsent, Work
 from statehouse.rpc.server_protocol import CallRefused, CallReset, PeerLeft, ServerProtocol
 
 __all__ = ["Find", "ServerConnection"]
@@ -41,17 +41,16 @@ PREFACE_S: Final = 5.0
 Find: TypeAlias = Callable[[RequestReceived], ServerCall | EncodedError]
 """The call that a request asks for, or why there is none."""
 
-_MESSAGE: Final = Struct(">xI")  # gRPC's frame of a message: not compressed, its length
-
 log = structlog.stdlib.get_logger(__name__)
 
 
 class ServerConnection:
     """One accepted connection. `run` is its whole life; the other methods belong to the server."""
 
-    def __init__(self, stream: trio.abc.Stream, find: Find, max_request_bytes: int) -> None:
+    def __init__(self, stream: trio.abc.Stream, find: Find, max_request_bytes: int, answers: AnswerBudget) -> None:
         self._stream = stream
         self._find = find
+        self._answers = answers
         self._protocol = ServerProtocol(max_request_bytes)
         self._protocol.initiate_connection()
         self._calls: dict[int, ServerCall] = {}
@@ -89,8 +88,7 @@ class ServerConnection:
     def end_calls(self, error: EncodedError) -> None:
         """Stop every call in flight; its client is told `error`."""
         for call in list(self._calls.values()):
-            call.ended_by = error
-            call.scope.cancel()
+            call.cancel(error)
             if not call.working:
                 self._end(call, error)
 
@@ -173,8 +171,8 @@ class ServerConnection:
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
             self._end(call, encode_failure(error, call.method))
             return
-        if isinstance(work, bytes) and self._room(call) >= len(work) + _MESSAGE.size:
-            self._send_now(call, _MESSAGE.pack(len(work)) + work)
+        if isinstance(work, bytes) and self._room(call) >= (unsent := Unsent([work])).kept_bytes:
+            self._send_now(call, unsent.take(unsent.kept_bytes))
             self._end(call, None)
         elif self._nursery is not None:
             call.working = True
@@ -192,11 +190,12 @@ class ServerConnection:
                 elif isinstance(work, Reply):
                     await self._send(call, [await work.wait()])
                 elif isinstance(work, Coroutine):
-                    await self._send(call, [await work])
+                    with closing(work):  # cancelled in line, it never begins
+                        async with self._hold(call) as hold:
+                            await self._send(call, [await work], hold)
                 else:
                     async with aclosing(work):
-                        async for messages in work:
-                            await self._send(call, messages)
+                        await self._send_chunks(call, work)
             except Exception as failure:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
                 error = encode_failure(failure, call.method)
         if call.scope.cancelled_caught:
@@ -204,11 +203,23 @@ class ServerConnection:
         call.working = False
         self._end(call, error)
 
-    async def _send(self, call: ServerCall, messages: list[bytes]) -> None:
+    def _hold(self, call: ServerCall) -> AbstractAsyncContextManager[Hold]:
+        return self._answers.hold(call.answer_bytes, end=lambda: call.cancel(answer_stalled()))
+
+    async def _send_chunks(self, call: ServerCall, chunks: AsyncGenerator[list[bytes], None]) -> None:
+        while not call.over:
+            async with self._hold(call) as hold:
+                messages = await anext(chunks, None)
+                if messages is None:
+                    return
+                await self._send(call, messages, hold)
+
+    async def _send(self, call: ServerCall, messages: list[bytes], hold: Hold | None = None) -> None:
         """Send messages of a call. Waits for the client's flow control, and for the writer."""
-        unsent = b"".join([piece for each in messages for piece in (_MESSAGE.pack(len(each)), each)])
-        sent = 0
-        while sent < len(unsent) and not call.over:
+        unsent = Unsent(messages)
+        if hold is not None:
+            hold.keep(unsent.kept_bytes)
+        while unsent and not call.over:
             room = self._room(call)
             if call.over:
                 return
@@ -218,17 +229,19 @@ class ServerConnection:
             elif self._protocol.pending_output_bytes > OUTPUT_BYTES:
                 await self._output_room()
             else:
-                call.inside_message = sent + room < len(unsent)
-                self._send_now(call, unsent[sent : sent + room])
+                piece = unsent.take(room)
+                call.inside_message = bool(unsent)
+                self._send_now(call, piece)
+                if hold is not None:
+                    hold.keep(unsent.kept_bytes)
                 self._wake_writer()
-                sent += room
 
     def _room(self, call: ServerCall) -> int:
         """How much of an answer may be sent now, in one frame; finds out, too, whether the call is over."""
         if not self._protocol.is_open(call.stream_id):  # a reset was read and is not yet taken here
             call.over = True
             return 0
-        return int(self._protocol.flow_control_window(call.stream_id))
+        return min(OUTPUT_BYTES, int(self._protocol.flow_control_window(call.stream_id)))
 
     def _send_now(self, call: ServerCall, piece: bytes) -> None:
         if call.over:

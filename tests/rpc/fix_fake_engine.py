@@ -135,7 +135,7 @@ class FakeEngine:
             while self.endless_replay is not None:
                 await trio.lowlevel.checkpoint()
                 self.chunks_sent += 1
-                yield self.endless_replay
+                yield list(self.endless_replay)
             chosen = [
                 event.SerializeToString()
                 for event in self.events[agent]

@@ -1,0 +1,122 @@
+"""How many bytes of answers may be held at once: what bounds the daemon's memory when readers are slow.
+
+An answer's size is known only when it has been read. So whoever reads holds the most that it can be, keeps what
+it turned out to be, and gives that back as its messages leave. Point reads and other small answers hold nothing.
+
+There are two budgets, one inside the other: a connection's own, and the server's. Waiting is in line in each:
+a connection that has used up its own share waits there, and takes no place in the server's line. Holders never
+wait for more, so waiting always ends, but for a peer that does not read. It may be slow; when others wait and
+it took nothing for ANSWER_STALL_S, it is ended, the largest first, until there is room for the first in line.
+"""
+
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from statehouse.limits import ANSWER_STALL_S
+
+__all__ = ["AnswerBudget", "Hold"]
+
+STALL_CHECK_S: Final = 1.0
+
+
+@define(eq=False)
+class Hold:
+    """The bytes that one call holds. Belongs to the block of `AnswerBudget.hold`."""
+
+    size_bytes: int
+    end: Callable[[], None]
+    budgets: list["AnswerBudget"] = field(factory=list)
+    """Where it is admitted."""
+    admitted: trio.Event = field(factory=trio.Event)
+    moved_at: float = math.inf
+    """When the peer last took something; before there is anything to take, the delay is not the peer's."""
+    ended: bool = False
+
+    def keep(self, size_bytes: int) -> None:
+        """From now on this much is held; it may be more than was asked for. Counts as a sign of life of the peer."""
+        freed, self.size_bytes = self.size_bytes - size_bytes, size_bytes
+        self.moved_at = trio.current_time()
+        for budget in self.budgets:
+            budget.free(freed)
+
+
+class AnswerBudget:
+    """So many bytes for all the answers of a server, or of a connection `within` a server's budget."""
+
+    def __init__(self, capacity_bytes: int, within: "AnswerBudget | None" = None) -> None:
+        self._capacity_bytes = capacity_bytes
+        self._levels = [self] if within is None else [self, within]
+        self._holds: set[Hold] = set()
+        self._line: deque[Hold] = deque()
+        self.held_bytes = 0
+        """What is held now. Above the capacity only when a single answer is larger than all of it."""
+
+    @property
+    def waiting(self) -> int:
+        """How many wait in line."""
+        return len(self._line)
+
+    @asynccontextmanager
+    async def hold(self, size_bytes: int, end: Callable[[], None]) -> AsyncGenerator[Hold, None]:
+        """Hold `size_bytes` during the block; waits in line for them. More than there is is admitted alone.
+
+        `end` is called, once, when the peer stalls while others wait; the block is then to be left soon. Cancelling
+        leaves the line.
+        """
+        hold = Hold(size_bytes, end)
+        try:
+            for budget in self._levels:
+                await budget._admit(hold)  # noqa: SLF001 - of this class
+            yield hold
+        finally:
+            for budget in hold.budgets:
+                budget._holds.discard(hold)  # noqa: SLF001 - of this class
+            hold.keep(0)
+
+    def free(self, size_bytes: int) -> None:
+        """A hold has given so much back."""
+        self.held_bytes -= size_bytes
+        self._let_in()
+
+    async def _admit(self, hold: Hold) -> None:
+        hold.admitted = trio.Event()
+        self._line.append(hold)
+        self._let_in()
+        try:
+            while not hold.admitted.is_set():
+                with trio.move_on_after(STALL_CHECK_S):
+                    await hold.admitted.wait()
+                if self._line and self._line[0] is hold:
+                    self._end_stalled(hold.size_bytes)
+        finally:
+            if not hold.admitted.is_set():
+                self._line.remove(hold)
+                self._let_in()
+
+    def _let_in(self) -> None:
+        while self._line and (not self.held_bytes or self._has_room(self._line[0].size_bytes)):
+            hold = self._line.popleft()
+            self.held_bytes += hold.size_bytes
+            self._holds.add(hold)
+            hold.budgets.append(self)
+            hold.admitted.set()
+
+    def _has_room(self, size_bytes: int) -> bool:
+        return self.held_bytes + size_bytes <= self._capacity_bytes
+
+    def _end_stalled(self, needed_bytes: int) -> None:
+        free_bytes = self._capacity_bytes - self.held_bytes + sum(each.size_bytes for each in self._holds if each.ended)
+        late = trio.current_time() - ANSWER_STALL_S
+        stalled = [each for each in self._holds if each.moved_at <= late and not each.ended]
+        for each in sorted(stalled, key=lambda hold: hold.size_bytes, reverse=True):
+            if free_bytes >= needed_bytes:
+                return
+            free_bytes += each.size_bytes
+            each.ended = True
+            each.end()
