@@ -179,7 +179,7 @@ def daemon_memory(store: Path, events: int) -> Result:
 
     Anonymous memory is the daemon's own; the rest is files that it has mapped, LevelDB's tables above all.
     """
-    with DaemonProcess(store) as daemon:
+    with DaemonProcess(store, options=("--snapshot-interval", "0")) as daemon:  # it would be read by the rebuild
         ready, ready_own = resident_mb(daemon.pid)
         seen, peak, peak_own = 0, ready, ready_own
         with Statehouse(daemon.address, namespace=HISTORY.namespace) as client:
