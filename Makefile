@@ -34,7 +34,7 @@ check: $(VENV)/dev-installed ## What must hold before a change lands: format, li
 	$(BIN)/python tools/tidy.py
 	$(BIN)/python tools/gen_proto.py --check
 	$(BIN)/python tools/settings_table.py --check
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test
 
 demo: $(VENV)/run-installed ## Carry out a recorded agent run, kill the daemon in the middle, and finish it.
 	$(BIN)/python -m examples.resumable_agent.demo
