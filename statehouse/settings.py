@@ -112,8 +112,8 @@ class Settings:
         whole_number("commits"),
         "Write a snapshot of the state after this many commits; 0 writes none. The event log is the truth and every "
         "start replays what the state misses, so a snapshot makes nothing safer: it shortens a rebuild of the state, "
-        "which without one reads the whole log. At 50,000 commits/s or more, the default bounds that to about 10 s "
-        "and writes the whole state seldom.",
+        "which without one reads the whole log: about 10 s for the default at 50,000 commits/s. It waits until the log "
+        "has grown by the last snapshot's size as well, so snapshots never write more than the log.",
     )
     snapshots_keep: int = _setting(
         2,

@@ -20,7 +20,7 @@ from statehouse.storage.stored_value import ValuePointer, inline_value, outcome,
 from statehouse.storage.v1.log_pb2 import AgentMeta, Watermark
 
 FORMAT_VERSION = 1
-"""Of the view, and of the snapshots that hold one."""
+"""Of the view; segments and snapshots have versions of their own."""
 
 
 class AgentCounters(NamedTuple):

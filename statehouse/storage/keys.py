@@ -30,7 +30,6 @@ AGENT: Final = b"\x02"
 STATE: Final = b"s"
 VERSION: Final = b"v"
 EVENT: Final = b"e"
-META: Final = b"m"
 
 WATERMARK_KEY: Final = GLOBAL + b"w"
 _OUTCOME: Final = GLOBAL + b"t"

@@ -58,8 +58,6 @@ _COMMITTED_AT_TAG: Final = tag(_COMMITTED_AT, LENGTH_DELIMITED)
 _SECONDS_TAG: Final = tag(_SECONDS, VARINT)
 _NANOS_TAG: Final = tag(_NANOS, VARINT)
 
-RECORD_FIRST_BYTE: Final = tag(1, LENGTH_DELIMITED)[0]
-"""What every record's payload begins with: the tag of its first section."""
 _SECTION_TAG: Final = tag(1, LENGTH_DELIMITED)
 
 

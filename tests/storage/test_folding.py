@@ -9,8 +9,9 @@ from statehouse.errors import StoreDamagedError
 from statehouse.storage import folding, keys
 from statehouse.storage.event_log import LogRecordAt, Placement
 from statehouse.storage.folding import LogFolder, OutcomeWindow
+from statehouse.storage.log_format import PAYLOAD_START
 from statehouse.storage.memory_view import MemoryView
-from statehouse.storage.section import RECORD_FIRST_BYTE, agent_fields, record_of, section_body, stamp
+from statehouse.storage.section import agent_fields, record_of, section_body, stamp
 from statehouse.storage.view import ViewWriteError
 
 
@@ -71,8 +72,8 @@ def section(operations=((b"k", None, 1),), agent=ALICE, txn_id="t", commit_ts=1)
     [
         (record_of([section(commit_ts=2)])[0], "commit_ts 2"),
         (record_of([section(txn_id="")])[0], "no transaction id"),
-        (bytes((RECORD_FIRST_BYTE,)), "not a transaction"),
-        (bytes((RECORD_FIRST_BYTE, 3)) + b"\xff\xff\xff", "not a transaction"),
+        (PAYLOAD_START, "not a transaction"),
+        (PAYLOAD_START + b"\x03\xff\xff\xff", "not a transaction"),
         (b"", "no transaction id"),
     ],
 )
