@@ -25,10 +25,10 @@ from attrs import define, evolve, field
 
 from statehouse.actors.opening import open_engine
 from statehouse.errors import LogPoisonedError
-from statehouse.rpc.build_version import build_version
-from statehouse.rpc.handlers import make_handlers
-from statehouse.rpc.listener import open_listener
-from statehouse.rpc.server import Server, max_request_bytes
+from statehouse.rpc.server.build_version import build_version
+from statehouse.rpc.server.handlers import make_handlers
+from statehouse.rpc.server.listener import open_listener
+from statehouse.rpc.server.server import Server, max_request_bytes
 from statehouse.settings import Settings
 from statehouse.storage.lock import hold_data_directory
 

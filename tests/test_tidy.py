@@ -42,9 +42,10 @@ def test_a_tidy_tree_has_no_breach(breaches_of):
                 + "import plyvel\nfrom statehouse.errors import StorageError\n",
                 "statehouse/storage/v1/log_pb2.py": "import plyvel, asyncio\n",
                 "statehouse/actors/engine.py": DOC + "import trio\nfrom statehouse.storage import leveldb_view\n",
-                "statehouse/rpc/server.py": DOC + "import purerpc\nfrom statehouse.actors.engine import Engine\n",
-                "statehouse/rpc/client_half.py": DOC + "from .. import errors\n",
-                "statehouse/client/core.py": DOC + "from statehouse.rpc.client_half import Transport\n",
+                "statehouse/rpc/server/server.py": DOC
+                + "import purerpc\nfrom statehouse.actors.engine import Engine\n",
+                "statehouse/rpc/client/half.py": DOC + "from ... import errors\n",
+                "statehouse/client/core.py": DOC + "from statehouse.rpc.client.half import Transport\n",
                 "statehouse/cli/statehousectl.py": DOC + "import click, statehouse\n",
                 "tools/bench.py": DOC + "assert True\nfrom statehouse.storage import leveldb_view\n",
             }
@@ -108,12 +109,12 @@ def test_what_the_client_reaches_through_a_shared_module_counts(breaches_of):
         {
             "statehouse/actors/reply.py": DOC,
             "statehouse/rpc/shared.py": DOC + "\nfrom statehouse.actors.reply import Reply\n",
-            "statehouse/rpc/client_call.py": DOC + "from statehouse.rpc.shared import X\n",
-            "statehouse/client/core.py": DOC + "from statehouse.rpc.client_call import Y\n",
+            "statehouse/rpc/client/call.py": DOC + "from statehouse.rpc.shared import X\n",
+            "statehouse/client/core.py": DOC + "from statehouse.rpc.client.call import Y\n",
         }
     ) == [
-        f"statehouse/client/core.py:2: {REACHES}: statehouse.rpc.client_call -> {SHARED}",
-        f"statehouse/rpc/client_call.py:2: {REACHES}: {SHARED}",
+        f"statehouse/client/core.py:2: {REACHES}: statehouse.rpc.client.call -> {SHARED}",
+        f"statehouse/rpc/client/call.py:2: {REACHES}: {SHARED}",
     ]
 
 

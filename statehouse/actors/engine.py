@@ -45,7 +45,7 @@ class Engine:
     """What the edge may call. Raises, and carries in its replies, nothing but the errors of `statehouse.errors`.
 
     A method that gives a `Reply` never blocks; cancelling the wait for it does not undo what was asked. Requests
-    are within the limits and values validated: see `statehouse.rpc.requests`.
+    are within the limits and values validated: see `statehouse.rpc.server.requests`.
     """
 
     def __init__(self, store: Store, transactions: Transactions, sequencer: Sequencer, limits: Limits) -> None:

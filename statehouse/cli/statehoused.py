@@ -21,7 +21,7 @@ from statehouse.cli.logs import configure_logs
 from statehouse.config import CONFIG_VARIABLE, load
 from statehouse.daemon import run_daemon
 from statehouse.errors import ConfigError, StatehouseError
-from statehouse.rpc.build_version import build_version
+from statehouse.rpc.server.build_version import build_version
 from statehouse.setting_forms import BOOLEAN
 from statehouse.settings import Setting, declared_settings
 

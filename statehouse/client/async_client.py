@@ -21,8 +21,8 @@ from statehouse.client.formatting import event_lines
 from statehouse.client.replay import AsyncReplay
 from statehouse.client.types import Operation, ReplayEvent, StateResult
 from statehouse.client.values import from_struct
+from statehouse.rpc.client.transport import CONNECT_TIMEOUT_S, TIMEOUT_S, MessageStream, Transport
 from statehouse.rpc.contract import METHODS
-from statehouse.rpc.transport import CONNECT_TIMEOUT_S, TIMEOUT_S, MessageStream, Transport
 from statehouse.types import DEFAULT_NAMESPACE
 from statehouse.v1 import statehouse_pb2 as pb
 

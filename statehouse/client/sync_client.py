@@ -19,7 +19,7 @@ from statehouse.client.async_transaction import AsyncTransaction
 from statehouse.client.loop_thread import LoopThread
 from statehouse.client.replay import AsyncReplay
 from statehouse.client.types import ReplayEvent, StateResult
-from statehouse.rpc.transport import CONNECT_TIMEOUT_S, TIMEOUT_S
+from statehouse.rpc.client.transport import CONNECT_TIMEOUT_S, TIMEOUT_S
 from statehouse.types import DEFAULT_NAMESPACE, JsonObject
 
 __all__ = ["Statehouse", "Transaction"]

@@ -79,14 +79,14 @@ def test_a_warning_of_python_is_a_line(logs):
 
 def test_levels_by_module(logs):
     stream = logs("warning,statehouse.rpc=debug,statehouse.storage=error")
-    for name in ("statehouse.daemon", "statehouse.rpc.server", "statehouse.storage", "statehouse.rpcx"):
+    for name in ("statehouse.daemon", "statehouse.rpc.server.server", "statehouse.storage", "statehouse.rpcx"):
         logger = structlog.stdlib.get_logger(name)
         logger.debug("d")
         logger.warning("w")
     assert [(line["logger"], line["event"]) for line in lines(stream)] == [
         ("statehouse.daemon", "w"),
-        ("statehouse.rpc.server", "d"),
-        ("statehouse.rpc.server", "w"),
+        ("statehouse.rpc.server.server", "d"),
+        ("statehouse.rpc.server.server", "w"),
         ("statehouse.rpcx", "w"),
     ]
 

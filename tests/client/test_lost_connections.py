@@ -14,7 +14,7 @@ import pytest
 from client import memory_service
 
 from statehouse import AsyncStatehouse, ConnectionError, InternalError, StatehouseError
-from statehouse.rpc import client_connection
+from statehouse.rpc.client import connection as client_connection
 from statehouse.v1 import statehouse_pb2 as pb
 
 OK = pb.HealthResponse(status="ok").SerializeToString()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from statehouse.client.values import from_struct, to_struct
 from statehouse.errors import InvalidRequestError
-from statehouse.rpc.struct_value import check_struct
+from statehouse.rpc.server.struct_value import check_struct
 
 INTEGERS = st.integers(-(2**53), 2**53)
 SCALARS = st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False, allow_infinity=False) | st.text()

@@ -20,9 +20,9 @@ from statehouse.actors import partition
 from statehouse.actors.opening import open_engine
 from statehouse.daemon import run_daemon
 from statehouse.errors import StoreDamagedError
-from statehouse.rpc.build_version import BuildVersion
-from statehouse.rpc.listener import open_listener
-from statehouse.rpc.server import serve
+from statehouse.rpc.server.build_version import BuildVersion
+from statehouse.rpc.server.listener import open_listener
+from statehouse.rpc.server.server import serve
 from statehouse.setting_forms import Address
 from statehouse.settings import Settings
 from statehouse.storage.disk import RealDisk

@@ -10,9 +10,9 @@ import h2.events
 import pytest
 import trio
 
-from statehouse.rpc.build_version import BuildVersion
 from statehouse.rpc.contract import METHODS
-from statehouse.rpc.server import serve
+from statehouse.rpc.server.build_version import BuildVersion
+from statehouse.rpc.server.server import serve
 
 PATIENCE_S = 20.0
 """Of anything in these tests that would otherwise hang."""

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from statehouse.limits import ANSWER_STALL_S
-from statehouse.rpc.answer_budget import AnswerBudget
+from statehouse.rpc.server.answer_budget import AnswerBudget
 
 
 class Caller:

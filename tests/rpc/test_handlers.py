@@ -7,10 +7,10 @@ from google.protobuf import struct_pb2
 
 from statehouse.actors.reply import Reply
 from statehouse.errors import DiskFullError, InvalidRequestError, OverloadedError, TransactionError
-from statehouse.rpc import handlers as handlers_module
-from statehouse.rpc.build_version import BuildVersion, build_version, checkout_sha
 from statehouse.rpc.contract import METHODS, SERVICE_NAME, purerpc_service
-from statehouse.rpc.handlers import make_handlers
+from statehouse.rpc.server import handlers as handlers_module
+from statehouse.rpc.server.build_version import BuildVersion, build_version, checkout_sha
+from statehouse.rpc.server.handlers import make_handlers
 from statehouse.v1 import statehouse_pb2 as pb
 from statehouse.version import VERSION
 

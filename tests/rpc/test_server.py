@@ -23,13 +23,13 @@ from statehouse.errors import (
     TransactionError,
 )
 from statehouse.limits import CALLS_PER_CONNECTION, Limits
-from statehouse.rpc import server_connection
-from statehouse.rpc.build_version import BuildVersion
 from statehouse.rpc.contract import SERVICE_NAME
 from statehouse.rpc.error_table import TRAILER_NAME, decode_error
-from statehouse.rpc.handlers import make_handlers
-from statehouse.rpc.listener import open_listener, socket_address
-from statehouse.rpc.server import Server, max_request_bytes, serve
+from statehouse.rpc.server import connection as server_connection
+from statehouse.rpc.server.build_version import BuildVersion
+from statehouse.rpc.server.handlers import make_handlers
+from statehouse.rpc.server.listener import open_listener, socket_address
+from statehouse.rpc.server.server import Server, max_request_bytes, serve
 from statehouse.storage.wire import length_delimited
 from statehouse.v1 import statehouse_pb2 as pb
 

@@ -7,13 +7,14 @@ import trio
 from rpc.fix_edge import PATIENCE_S, RawPeer
 
 from statehouse.limits import ANSWERS_BYTES, CONNECTION_ANSWERS_BYTES, KIB, MIB
-from statehouse.rpc import answer_budget, server_call
-from statehouse.rpc.build_version import BuildVersion
 from statehouse.rpc.contract import SERVICE_NAME
-from statehouse.rpc.handlers import make_handlers
-from statehouse.rpc.listener import open_listener
-from statehouse.rpc.server import Server, max_request_bytes
-from statehouse.rpc.server_call import Unsent
+from statehouse.rpc.server import answer_budget
+from statehouse.rpc.server import call as server_call
+from statehouse.rpc.server.build_version import BuildVersion
+from statehouse.rpc.server.call import Unsent
+from statehouse.rpc.server.handlers import make_handlers
+from statehouse.rpc.server.listener import open_listener
+from statehouse.rpc.server.server import Server, max_request_bytes
 from statehouse.v1 import statehouse_pb2 as pb
 
 CHUNK = [b"x" * (31 * MIB)]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from statehouse.errors import ErrorCode, InvalidRequestError
 from statehouse.limits import Limits
-from statehouse.rpc import struct_value
-from statehouse.rpc.requests import Requests
-from statehouse.rpc.struct_value import NESTED_MESSAGES, check_struct
+from statehouse.rpc.server import struct_value
+from statehouse.rpc.server.requests import Requests
+from statehouse.rpc.server.struct_value import NESTED_MESSAGES, check_struct
 from statehouse.storage.v1 import log_pb2
 from statehouse.storage.wire import length_delimited, varint
 from statehouse.types import AgentId

@@ -18,7 +18,7 @@ from purerpc.grpclib.connection import GRPCConnection
 from statehouse.errors import ConnectionError
 
 if TYPE_CHECKING:
-    from statehouse.rpc.client_connection import ClientConnection
+    from statehouse.rpc.client.connection import ClientConnection
 
 __all__ = ["STREAM_WINDOW_BYTES", "ClientProtocol", "NotProcessedError"]
 

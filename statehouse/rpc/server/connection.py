@@ -22,11 +22,11 @@ from purerpc.grpclib.events import MessageReceived, RequestEnded, RequestReceive
 from statehouse.actors.reply import Reply
 from statehouse.errors import InvalidRequestError, OverloadedError
 from statehouse.limits import CALLS_PER_CONNECTION, KIB
-from statehouse.rpc.answer_budget import AnswerBudget, Hold
 from statehouse.rpc.error_table import EncodedError, encode_error
-from statehouse.rpc.failures import answer_stalled, deadline_passed, encode_failure
-from statehouse.rpc.server_call import ServerCall, Unsent, Work
-from statehouse.rpc.server_protocol import CallRefused, CallReset, PeerLeft, ServerProtocol
+from statehouse.rpc.server.answer_budget import AnswerBudget, Hold
+from statehouse.rpc.server.call import ServerCall, Unsent, Work
+from statehouse.rpc.server.failures import answer_stalled, deadline_passed, encode_failure
+from statehouse.rpc.server.protocol import CallRefused, CallReset, PeerLeft, ServerProtocol
 
 __all__ = ["Find", "ServerConnection"]
 

@@ -20,16 +20,16 @@ from purerpc.grpclib.events import RequestReceived
 
 from statehouse.errors import UnavailableError
 from statehouse.limits import ANSWERS_BYTES, CONNECTION_ANSWERS_BYTES, KIB, REQUEST_BYTES, Limits
-from statehouse.rpc.answer_budget import AnswerBudget
-from statehouse.rpc.build_version import BuildVersion, build_version
 from statehouse.rpc.call_headers import refusal
 from statehouse.rpc.contract import METHODS, SERVICE_NAME, purerpc_service
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error
-from statehouse.rpc.failures import shutting_down
-from statehouse.rpc.handlers import EngineCalls, Handlers, make_handlers
-from statehouse.rpc.listener import open_listener, socket_address
-from statehouse.rpc.server_call import ServerCall
-from statehouse.rpc.server_connection import FAREWELL_S, ServerConnection
+from statehouse.rpc.server.answer_budget import AnswerBudget
+from statehouse.rpc.server.build_version import BuildVersion, build_version
+from statehouse.rpc.server.call import ServerCall
+from statehouse.rpc.server.connection import FAREWELL_S, ServerConnection
+from statehouse.rpc.server.failures import shutting_down
+from statehouse.rpc.server.handlers import EngineCalls, Handlers, make_handlers
+from statehouse.rpc.server.listener import open_listener, socket_address
 
 __all__ = ["Server", "max_request_bytes", "serve"]
 

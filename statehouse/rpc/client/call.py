@@ -15,7 +15,7 @@ from statehouse.errors import ConnectionError, StatehouseError
 from statehouse.rpc.error_table import TRAILER_NAME, GrpcStatus, decode_error
 
 if TYPE_CHECKING:
-    from statehouse.rpc.client_connection import ClientConnection
+    from statehouse.rpc.client.connection import ClientConnection
 
 __all__ = ["RECEIVE_MESSAGE_BYTES", "Call"]
 

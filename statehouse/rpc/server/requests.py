@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from statehouse.errors import InvalidRequestError
 from statehouse.limits import Limits
-from statehouse.rpc.struct_value import check_struct
+from statehouse.rpc.server.struct_value import check_struct
 from statehouse.rpc.v1 import opaque_pb2
 from statehouse.types import DEFAULT_NAMESPACE, AgentId
 from statehouse.v1 import statehouse_pb2 as pb

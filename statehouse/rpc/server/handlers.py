@@ -17,8 +17,8 @@ from attrs import frozen
 from statehouse.actors.reply import Reply
 from statehouse.errors import OverloadedError
 from statehouse.limits import READ_CHUNK_BYTES, RESPONSE_BYTES, Limits
-from statehouse.rpc.build_version import BuildVersion
-from statehouse.rpc.requests import Requests
+from statehouse.rpc.server.build_version import BuildVersion
+from statehouse.rpc.server.requests import Requests
 from statehouse.storage.wire import LENGTH_DELIMITED, tag, varint
 from statehouse.types import AgentId
 from statehouse.v1 import statehouse_pb2 as pb

@@ -29,8 +29,8 @@ import h2.exceptions
 from h2.errors import ErrorCodes
 
 from statehouse.errors import ConnectionError
-from statehouse.rpc.client_call import Call
-from statehouse.rpc.client_protocol import ClientProtocol, NotProcessedError
+from statehouse.rpc.client.call import Call
+from statehouse.rpc.client.protocol import ClientProtocol, NotProcessedError
 from statehouse.rpc.contract import SERVICE_NAME
 
 __all__ = ["ClientConnection"]

@@ -26,9 +26,9 @@ import trio
 from google.protobuf.message import DecodeError, Message
 
 from statehouse.errors import ConnectionError, StatehouseError
-from statehouse.rpc.client_call import Call
-from statehouse.rpc.client_connection import ClientConnection
-from statehouse.rpc.client_protocol import NotProcessedError
+from statehouse.rpc.client.call import Call
+from statehouse.rpc.client.connection import ClientConnection
+from statehouse.rpc.client.protocol import NotProcessedError
 from statehouse.rpc.contract import Method
 
 __all__ = ["CONNECT_TIMEOUT_S", "TIMEOUT_S", "MessageStream", "Transport"]
