@@ -15,10 +15,12 @@ from statehouse.errors import (
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
     StatehouseError,
     StorageError,
     StoreDamagedError,
     TransactionError,
+    UnauthenticatedError,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ __all__ = [
     "NotFoundError",
     "Operation",
     "OverloadedError",
+    "PermissionDeniedError",
     "ReplayEvent",
     "StateResult",
     "Statehouse",
@@ -48,6 +51,7 @@ __all__ = [
     "StoreDamagedError",
     "Transaction",
     "TransactionError",
+    "UnauthenticatedError",
     "__version__",
 ]
 

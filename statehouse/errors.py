@@ -22,11 +22,13 @@ __all__ = [
     "NewerFormatError",
     "NotFoundError",
     "OverloadedError",
+    "PermissionDeniedError",
     "StartError",
     "StatehouseError",
     "StorageError",
     "StoreDamagedError",
     "TransactionError",
+    "UnauthenticatedError",
     "UnavailableError",
 ]
 
@@ -43,6 +45,8 @@ class ErrorCode(IntEnum):
     VERSION_NOT_FOUND = 6
     STORAGE_ERROR = 7
     INTERNAL_ERROR = 8
+    UNAUTHENTICATED = 101
+    PERMISSION_DENIED = 102
 
 
 class StatehouseError(Exception):
@@ -84,6 +88,21 @@ class NotFoundError(StatehouseError):
     """
 
     default_code = ErrorCode.KEY_NOT_FOUND
+
+
+class UnauthenticatedError(StatehouseError):
+    """The caller's to mend: the daemon asks for a token, and none came, or one that it does not know. Nothing was done."""
+
+    default_code = ErrorCode.UNAUTHENTICATED
+
+
+class PermissionDeniedError(StatehouseError):
+    """The caller's token is known and does not allow this: its role, or the agents it is bound to. Nothing was done.
+
+    It is decided before anything is looked up, so it says nothing about what exists.
+    """
+
+    default_code = ErrorCode.PERMISSION_DENIED
 
 
 class OverloadedError(StatehouseError):

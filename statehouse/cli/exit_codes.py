@@ -13,10 +13,12 @@ from statehouse.errors import (
     LogPoisonedError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
     StatehouseError,
     StorageError,
     StoreDamagedError,
     TransactionError,
+    UnauthenticatedError,
 )
 
 
@@ -58,10 +60,10 @@ DAEMON_EXIT_TEXTS: Final = {
 
 CONTROL_EXIT_TEXTS: Final = {
     ControlExit.OK: "done, and the answer is positive",
-    ControlExit.NEGATIVE: "a negative answer: the key or version does not exist, the daemon is not 'ok'",
-    ControlExit.USAGE: "bad usage: an unknown command or option, a bad value",
+    ControlExit.NEGATIVE: "a negative answer: the key, version or token does not exist, the daemon is not 'ok'",
+    ControlExit.USAGE: "bad usage: an unknown command or option, a bad value, a token file that cannot be used",
     ControlExit.UNREACHABLE: "the daemon cannot be reached, went away, or cannot serve now",
-    ControlExit.REFUSED: "the daemon refused the request: malformed, or over a limit",
+    ControlExit.REFUSED: "the daemon refused the request: malformed, over a limit, or its token is missing or does not allow it",
     ControlExit.DAEMON_FAILED: "the daemon failed: its disk, its store, or a bug",
     ControlExit.BUG: "a bug in statehousectl",
     ControlExit.INTERRUPTED: "interrupted (Ctrl-C)",
@@ -98,6 +100,9 @@ _CONTROL_EXITS: Final = (
     (InvalidRequestError, ControlExit.REFUSED),
     (OverloadedError, ControlExit.REFUSED),
     (TransactionError, ControlExit.REFUSED),
+    (UnauthenticatedError, ControlExit.REFUSED),
+    (PermissionDeniedError, ControlExit.REFUSED),
+    (ConfigError, ControlExit.USAGE),
 )
 
 

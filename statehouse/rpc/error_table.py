@@ -26,10 +26,12 @@ from statehouse.errors import (
     LogPoisonedError,
     NotFoundError,
     OverloadedError,
+    PermissionDeniedError,
     StatehouseError,
     StorageError,
     StoreDamagedError,
     TransactionError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from statehouse.v1 import statehouse_pb2
@@ -84,6 +86,8 @@ TABLE: Final = (
     Row(TransactionError, ErrorCode.TXN_ALREADY_COMMITTED, GrpcStatus.FAILED_PRECONDITION),
     Row(NotFoundError, ErrorCode.KEY_NOT_FOUND, GrpcStatus.NOT_FOUND),
     Row(NotFoundError, ErrorCode.VERSION_NOT_FOUND, GrpcStatus.NOT_FOUND),
+    Row(UnauthenticatedError, ErrorCode.UNAUTHENTICATED, GrpcStatus.UNAUTHENTICATED),
+    Row(PermissionDeniedError, ErrorCode.PERMISSION_DENIED, GrpcStatus.PERMISSION_DENIED),
     Row(OverloadedError, ErrorCode.INVALID_REQUEST, GrpcStatus.RESOURCE_EXHAUSTED),
     Row(DiskFullError, ErrorCode.STORAGE_ERROR, GrpcStatus.RESOURCE_EXHAUSTED),
     Row(LogPoisonedError, ErrorCode.STORAGE_ERROR, GrpcStatus.UNAVAILABLE),
@@ -111,6 +115,8 @@ _BARE: Final[Mapping[int, tuple[type[StatehouseError], ErrorCode]]] = {
     GrpcStatus.RESOURCE_EXHAUSTED: (OverloadedError, ErrorCode.UNKNOWN),
     GrpcStatus.INTERNAL: (InternalError, ErrorCode.INTERNAL_ERROR),
     GrpcStatus.DATA_LOSS: (StorageError, ErrorCode.STORAGE_ERROR),
+    GrpcStatus.UNAUTHENTICATED: (UnauthenticatedError, ErrorCode.UNAUTHENTICATED),
+    GrpcStatus.PERMISSION_DENIED: (PermissionDeniedError, ErrorCode.PERMISSION_DENIED),
 }
 
 # What a code means under a status that no row pairs it with.
@@ -123,6 +129,8 @@ _BY_CODE: Final[Mapping[ErrorCode, type[StatehouseError]]] = {
     ErrorCode.VERSION_NOT_FOUND: NotFoundError,
     ErrorCode.STORAGE_ERROR: StorageError,
     ErrorCode.INTERNAL_ERROR: InternalError,
+    ErrorCode.UNAUTHENTICATED: UnauthenticatedError,
+    ErrorCode.PERMISSION_DENIED: PermissionDeniedError,
 }
 
 

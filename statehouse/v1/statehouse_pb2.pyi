@@ -20,6 +20,8 @@ class ErrorCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERSION_NOT_FOUND: _ClassVar[ErrorCode]
     STORAGE_ERROR: _ClassVar[ErrorCode]
     INTERNAL_ERROR: _ClassVar[ErrorCode]
+    UNAUTHENTICATED: _ClassVar[ErrorCode]
+    PERMISSION_DENIED: _ClassVar[ErrorCode]
 UNKNOWN: ErrorCode
 INVALID_REQUEST: ErrorCode
 TXN_NOT_FOUND: ErrorCode
@@ -29,6 +31,8 @@ KEY_NOT_FOUND: ErrorCode
 VERSION_NOT_FOUND: ErrorCode
 STORAGE_ERROR: ErrorCode
 INTERNAL_ERROR: ErrorCode
+UNAUTHENTICATED: ErrorCode
+PERMISSION_DENIED: ErrorCode
 
 class HealthRequest(_message.Message):
     __slots__ = ()

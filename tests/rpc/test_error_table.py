@@ -87,7 +87,9 @@ def test_a_transaction_s_code_is_a_transaction_error_under_any_status(code, stat
         (GrpcStatus.RESOURCE_EXHAUSTED, errors.OverloadedError, ErrorCode.UNKNOWN),
         (GrpcStatus.INTERNAL, errors.InternalError, ErrorCode.INTERNAL_ERROR),
         (GrpcStatus.DATA_LOSS, errors.StorageError, ErrorCode.STORAGE_ERROR),
-        (GrpcStatus.UNAUTHENTICATED, errors.StatehouseError, ErrorCode.UNKNOWN),
+        (GrpcStatus.UNAUTHENTICATED, errors.UnauthenticatedError, ErrorCode.UNAUTHENTICATED),
+        (GrpcStatus.PERMISSION_DENIED, errors.PermissionDeniedError, ErrorCode.PERMISSION_DENIED),
+        (GrpcStatus.ALREADY_EXISTS, errors.StatehouseError, ErrorCode.UNKNOWN),
         (4711, errors.StatehouseError, ErrorCode.UNKNOWN),
     ],
 )
