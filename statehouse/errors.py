@@ -91,7 +91,7 @@ class NotFoundError(StatehouseError):
 
 
 class UnauthenticatedError(StatehouseError):
-    """The caller's to mend: the daemon asks for a token, and none came, or one that it does not know. Nothing was done."""
+    """The caller's to mend: the daemon asks for a token, and none came that it knows. Nothing was done."""
 
     default_code = ErrorCode.UNAUTHENTICATED
 

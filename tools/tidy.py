@@ -56,6 +56,8 @@ LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
         "statehouse.client",
         "statehouse.daemon",
         "statehouse.rpc.server.build_version",
+        "statehouse.rpc.server.token_file",
+        "statehouse.rpc.server.token_line",
     ),
 }
 CLIENT_HALF_MAY_NOT_REACH: Final = ("statehouse.actors", "statehouse.storage", "statehouse.daemon", *SETTINGS)

@@ -63,7 +63,7 @@ CONTROL_EXIT_TEXTS: Final = {
     ControlExit.NEGATIVE: "a negative answer: the key, version or token does not exist, the daemon is not 'ok'",
     ControlExit.USAGE: "bad usage: an unknown command or option, a bad value, a token file that cannot be used",
     ControlExit.UNREACHABLE: "the daemon cannot be reached, went away, or cannot serve now",
-    ControlExit.REFUSED: "the daemon refused the request: malformed, over a limit, or its token is missing or does not allow it",
+    ControlExit.REFUSED: "the daemon refused the request: malformed, over a limit, or not allowed by its token",
     ControlExit.DAEMON_FAILED: "the daemon failed: its disk, its store, or a bug",
     ControlExit.BUG: "a bug in statehousectl",
     ControlExit.INTERRUPTED: "interrupted (Ctrl-C)",

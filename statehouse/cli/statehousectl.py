@@ -16,6 +16,7 @@ from statehouse.cli.ctl_daemon import health, version
 from statehouse.cli.ctl_events import replay, tail
 from statehouse.cli.ctl_output import CommandEnd
 from statehouse.cli.ctl_state import dump, get, inspect, keys
+from statehouse.cli.ctl_token import token
 from statehouse.cli.exit_codes import CONTROL_EXIT_TEXTS, ControlExit, control_exit_for, documented
 from statehouse.errors import StatehouseError
 from statehouse.version import VERSION
@@ -30,6 +31,7 @@ Examples:
   statehousectl get agent-7 plan/current
   statehousectl --address db:50051 replay agent-7 --json | jq .commit_ts
   statehousectl inspect agent-7 plan/current -n 5
+  statehousectl token create --file tokens --role read-only --note dashboard
 """
 
 
@@ -51,7 +53,7 @@ def command(context: click.Context, address: str, namespace: str) -> None:
     context.obj = Target(address, namespace)
 
 
-for _command in (health, version, get, keys, replay, tail, dump, inspect):
+for _command in (health, version, get, keys, replay, tail, dump, inspect, token):
     command.add_command(_command)
 
 

@@ -9,6 +9,7 @@ from statehouse.actors.reply import Reply
 from statehouse.errors import DiskFullError, InvalidRequestError, OverloadedError, TransactionError
 from statehouse.rpc.contract import METHODS, SERVICE_NAME, purerpc_service
 from statehouse.rpc.server import handlers as handlers_module
+from statehouse.rpc.server.access import ANYONE
 from statehouse.rpc.server.build_version import BuildVersion, build_version, checkout_sha
 from statehouse.rpc.server.handlers import make_handlers
 from statehouse.v1 import statehouse_pb2 as pb
@@ -27,7 +28,7 @@ def call(handlers):
     """Call a unary handler as a connection does, with messages in place of bytes."""
 
     async def call(name, **fields):
-        response = handlers.unary[name](METHODS[name].request_type(**fields).SerializeToString())
+        response = handlers.unary[name](METHODS[name].request_type(**fields).SerializeToString(), ANYONE)
         if isinstance(response, Reply):
             response = await response.wait()
         elif isinstance(response, Coroutine):
@@ -59,7 +60,7 @@ def struct_of(value):
 
 
 async def replayed(handlers, **fields):
-    chunks = handlers.streams["Replay"](pb.ReplayRequest(**fields).SerializeToString())
+    chunks = handlers.streams["Replay"](pb.ReplayRequest(**fields).SerializeToString(), ANYONE)
     return [pb.ReplayEvent.FromString(event) async for chunk in chunks for event in chunk]
 
 
@@ -133,7 +134,7 @@ async def test_replay_gives_the_engine_s_events(handlers, commit):
 async def test_an_answer_that_comes_later_is_a_reply(handlers, fake_engine, call):
     fake_engine.held = []
     txn_id = (await call("BeginTransaction")).txn_id
-    response = handlers.unary["Commit"](pb.CommitRequest(txn_id=txn_id).SerializeToString())
+    response = handlers.unary["Commit"](pb.CommitRequest(txn_id=txn_id).SerializeToString(), ANYONE)
     assert isinstance(response, Reply)
     assert not response.settled
     reply, commit_ts = fake_engine.held[0]
@@ -144,7 +145,7 @@ async def test_an_answer_that_comes_later_is_a_reply(handlers, fake_engine, call
 async def test_a_failure_that_comes_later_is_the_reply_s(handlers, fake_engine, call):
     fake_engine.held = []
     txn_id = (await call("BeginTransaction")).txn_id
-    response = handlers.unary["Commit"](pb.CommitRequest(txn_id=txn_id).SerializeToString())
+    response = handlers.unary["Commit"](pb.CommitRequest(txn_id=txn_id).SerializeToString(), ANYONE)
     fake_engine.held[0][0].fail(DiskFullError("no room"))
     with pytest.raises(DiskFullError, match="no room"):
         response.result()
@@ -164,7 +165,7 @@ async def test_limits_are_the_engine_s(fake_engine, small_limits):
     fake_engine.limits = small_limits
     handlers = make_handlers(fake_engine, BuildVersion("1", "2"))
     with pytest.raises(InvalidRequestError, match="agent_id is 9 bytes; the limit is 8"):
-        handlers.unary["ListKeys"](pb.ListKeysRequest(agent_id="123456789").SerializeToString())
+        handlers.unary["ListKeys"](pb.ListKeysRequest(agent_id="123456789").SerializeToString(), ANYONE)
 
 
 async def test_an_answer_over_the_limit_is_refused(call, commit, monkeypatch):
@@ -177,9 +178,9 @@ async def test_an_answer_over_the_limit_is_refused(call, commit, monkeypatch):
 
 
 async def test_requests_may_have_fields_from_the_future(handlers):
-    assert pb.HealthResponse.FromString(handlers.unary["Health"](b"\xa8\x06\x01")).status == "ok"
+    assert pb.HealthResponse.FromString(handlers.unary["Health"](b"\xa8\x06\x01", ANYONE)).status == "ok"
     with pytest.raises(InvalidRequestError):
-        handlers.unary["Health"](b"\xff")
+        handlers.unary["Health"](b"\xff", ANYONE)
 
 
 # The build's version

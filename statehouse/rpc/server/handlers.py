@@ -1,10 +1,12 @@
-"""The twelve calls: request bytes -> the engine -> response bytes, and nothing else.
+"""The twelve calls: request bytes and their caller -> the engine -> response bytes, and nothing else.
 
-A unary handler is a plain function of the request's bytes. It returns the response's bytes when the answer
-is there at once, a `Reply` when it comes later, or a coroutine for a read that works in chunks. A stream
+A unary handler is a plain function of the request's bytes and of who sent them. It returns the response's bytes when
+the answer is there at once, a `Reply` when it comes later, or a coroutine for a read that works in chunks. A stream
 handler returns an async generator of lists of encoded messages; each list is given away, goes out in
 few writes, and the next is asked for when the reader has room. Both raise StatehouseError, and leave it to
 the connection how that is told.
+
+A handler asks the caller whether it may before it asks the engine anything; Health and Version are for everyone.
 
 Handlers know neither sockets nor HTTP/2, so the connection beneath them can be replaced.
 """
@@ -17,6 +19,7 @@ from attrs import frozen
 from statehouse.actors.reply import Reply
 from statehouse.errors import OverloadedError
 from statehouse.limits import READ_CHUNK_BYTES, RESPONSE_BYTES, Limits
+from statehouse.rpc.server.access import Caller
 from statehouse.rpc.server.build_version import BuildVersion
 from statehouse.rpc.server.requests import Requests
 from statehouse.storage.wire import LENGTH_DELIMITED, tag, varint
@@ -28,8 +31,8 @@ __all__ = ["EngineCalls", "Handlers", "StreamHandler", "UnaryHandler", "UnaryRes
 T = TypeVar("T")
 
 UnaryResponse: TypeAlias = "bytes | Reply[bytes] | Coroutine[Any, Any, bytes]"
-UnaryHandler: TypeAlias = Callable[[bytes], UnaryResponse]
-StreamHandler: TypeAlias = Callable[[bytes], AsyncGenerator[list[bytes], None]]
+UnaryHandler: TypeAlias = Callable[[bytes, Caller], UnaryResponse]
+StreamHandler: TypeAlias = Callable[[bytes, Caller], AsyncGenerator[list[bytes], None]]
 
 _ENTRIES: Final = tag(pb.ScanPrefixResponse.ENTRIES_FIELD_NUMBER, LENGTH_DELIMITED)
 
@@ -94,41 +97,51 @@ class _Calls:
     requests: Requests
     build: BuildVersion
 
-    def health(self, request: bytes) -> bytes:
+    def health(self, request: bytes, _caller: Caller) -> bytes:
         self.requests.empty(request, pb.HealthRequest)
         return pb.HealthResponse(status=self.engine.health()).SerializeToString()
 
-    def version(self, request: bytes) -> bytes:
+    def version(self, request: bytes, _caller: Caller) -> bytes:
         self.requests.empty(request, pb.VersionRequest)
         return pb.VersionResponse(version=self.build.version, git_sha=self.build.git_sha).SerializeToString()
 
-    def begin_transaction(self, request: bytes) -> bytes | Reply[bytes]:
+    def begin_transaction(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
+        caller.may_transact()
         reply = self.engine.begin(self.requests.begin(request))
         return _encoded(reply, lambda txn_id: pb.BeginTransactionResponse(txn_id=txn_id).SerializeToString())
 
-    def write(self, request: bytes) -> bytes | Reply[bytes]:
+    def write(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
         write = self.requests.write(request)
+        caller.may_write(write.agent)
         return _encoded(self.engine.write(write.txn_id, write.agent, write.key, write.value), _empty)
 
-    def delete(self, request: bytes) -> bytes | Reply[bytes]:
+    def delete(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
         delete = self.requests.delete(request)
+        caller.may_write(delete.agent)
         return _encoded(self.engine.delete(delete.txn_id, delete.agent, delete.key), _empty)
 
-    def commit(self, request: bytes) -> bytes | Reply[bytes]:
+    def commit(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
+        caller.may_transact()
         reply = self.engine.commit(self.requests.commit(request))
         return _encoded(reply, lambda commit_ts: pb.CommitResponse(commit_ts=commit_ts).SerializeToString())
 
-    def abort(self, request: bytes) -> bytes | Reply[bytes]:
+    def abort(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
+        caller.may_transact()
         return _encoded(self.engine.abort(self.requests.abort(request)), _empty)
 
-    def get_state(self, request: bytes) -> bytes:
-        return self.engine.get_state(*self.requests.get_state(request))
+    def get_state(self, request: bytes, caller: Caller) -> bytes:
+        agent, key = self.requests.get_state(request)
+        caller.may_read(agent)
+        return self.engine.get_state(agent, key)
 
-    def get_state_at_version(self, request: bytes) -> bytes:
-        return self.engine.get_state_at_version(*self.requests.get_state_at_version(request))
+    def get_state_at_version(self, request: bytes, caller: Caller) -> bytes:
+        agent, key, version = self.requests.get_state_at_version(request)
+        caller.may_read(agent)
+        return self.engine.get_state_at_version(agent, key, version)
 
-    def list_keys(self, request: bytes) -> Coroutine[Any, Any, bytes]:
+    def list_keys(self, request: bytes, caller: Caller) -> Coroutine[Any, Any, bytes]:
         agent = self.requests.list_keys(request)
+        caller.may_read(agent)
 
         async def listing() -> bytes:
             keys = await self.engine.list_keys(agent)
@@ -136,8 +149,9 @@ class _Calls:
 
         return listing()
 
-    def scan_prefix(self, request: bytes) -> Coroutine[Any, Any, bytes]:
+    def scan_prefix(self, request: bytes, caller: Caller) -> Coroutine[Any, Any, bytes]:
         agent, prefix = self.requests.scan_prefix(request)
+        caller.may_read(agent)
 
         async def scan() -> bytes:
             entries = await self.engine.scan_prefix(agent, prefix)
@@ -146,8 +160,9 @@ class _Calls:
 
         return scan()
 
-    def replay(self, request: bytes) -> AsyncGenerator[list[bytes], None]:
+    def replay(self, request: bytes, caller: Caller) -> AsyncGenerator[list[bytes], None]:
         replay = self.requests.replay(request)
+        caller.may_read(replay.agent)
         return self.engine.replay(replay.agent, replay.start_ts, replay.end_ts)
 
 

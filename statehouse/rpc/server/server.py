@@ -11,7 +11,7 @@ down), and those in flight have the grace time to finish; then they are cancelle
 import functools
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -23,6 +23,7 @@ from statehouse.limits import ANSWERS_BYTES, CONNECTION_ANSWERS_BYTES, KIB, REQU
 from statehouse.rpc.call_headers import refusal
 from statehouse.rpc.contract import METHODS, SERVICE_NAME, purerpc_service
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error
+from statehouse.rpc.server.access import ANYONE, Caller
 from statehouse.rpc.server.answer_budget import AnswerBudget
 from statehouse.rpc.server.build_version import BuildVersion, build_version
 from statehouse.rpc.server.call import ServerCall
@@ -88,7 +89,8 @@ class Server:
 
     def open(self, handlers: Handlers) -> None:
         """From now on calls reach these handlers. ValueError unless there is one for every call."""
-        self._service = purerpc_service({**handlers.unary, **handlers.streams})
+        calls = {**handlers.unary, **handlers.streams}
+        self._service = purerpc_service({name: _for_anyone(handler) for name, handler in calls.items()})
         self._answer_bytes = handlers.answer_bytes
         self._closed = None
 
@@ -161,3 +163,7 @@ class Server:
         if request.timeout is not None:
             call.deadline = trio.current_time() + request.timeout.total_seconds()
         return call
+
+
+def _for_anyone(handler: Callable[[bytes, Caller], object]) -> Callable[[bytes], object]:
+    return lambda request: handler(request, ANYONE)

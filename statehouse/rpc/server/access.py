@@ -1,0 +1,188 @@
+"""Who a call comes from and what it may do: decided here, and nowhere else on the way to the engine.
+
+The server asks the `Authenticator` for the `Caller` behind a call's `authorization`; the handlers ask the caller
+before they ask the engine. A refusal depends on the token and on the names in the request alone, never on what is
+stored, so it cannot be used to find out what exists.
+
+What a token is bound to (namespaces, agent prefixes) is checked where an agent is named: reads, Write, Delete. Commit
+and Abort name a transaction only. Its id has 128 random bits and is told to nobody but who began it, so having the id
+is the right to end it, and whatever was staged under it was checked when it was staged. (An event shows the id of its
+transaction when that is over, and good for nothing.) commit_ts counts the commits of all agents: a bound token sees
+from it how many there were, and nothing about them.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+
+import structlog
+from attrs import define, field, frozen
+
+from statehouse.errors import PermissionDeniedError, StatehouseError, UnauthenticatedError
+from statehouse.rpc.server.token_file import read_tokens
+from statehouse.rpc.server.token_line import Role, Token, parse_token
+from statehouse.types import AgentId
+
+__all__ = ["ANYONE", "Authenticator", "Caller", "Refusals", "Role"]
+
+REFUSALS_LOGGED_S: Final = 10.0
+"""Refusals are logged at most this often, with their number: who tries tokens must not fill the log's disk."""
+
+_AUTHORIZATION: Final = re.compile(rb"(?i:bearer) +(\S+)")
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@frozen
+class Caller:
+    """Who calls. Empty `namespaces` or `agent_prefixes` mean all; an agent must fit both.
+
+    Names are compared as they are: the namespace that an empty one on the wire stands for is `default`.
+    """
+
+    name: str
+    """For the log: a token's id, never its secret."""
+    role: Role
+    namespaces: tuple[str, ...] = ()
+    agent_prefixes: tuple[str, ...] = ()
+    _reads_all: bool = field(init=False, repr=False, eq=False)
+    _writes: bool = field(init=False, repr=False, eq=False)
+    _writes_all: bool = field(init=False, repr=False, eq=False)
+
+    # Computed once: a call takes tens of microseconds, and most callers are not bound.
+    @_reads_all.default
+    def _(self) -> bool:
+        return not (self.namespaces or self.agent_prefixes)
+
+    @_writes.default
+    def _(self) -> bool:
+        return self.role is not Role.READ_ONLY
+
+    @_writes_all.default
+    def _(self) -> bool:
+        return self._writes and self._reads_all
+
+    def may_read(self, agent: AgentId) -> None:
+        """Raise PermissionDeniedError unless the caller may read this agent's state and events."""
+        if not self._reads_all:
+            self._check_bounds(agent)
+
+    def may_write(self, agent: AgentId) -> None:
+        """Raise PermissionDeniedError unless the caller may change this agent's state."""
+        if not self._writes_all:
+            self.may_transact()
+            self._check_bounds(agent)
+
+    def may_transact(self) -> None:
+        """Raise PermissionDeniedError unless the caller may begin, commit and abort transactions."""
+        if not self._writes:
+            raise PermissionDeniedError(f"token {self.name} is {self.role}", details={"caller": self.name})
+
+    def _check_bounds(self, agent: AgentId) -> None:
+        namespaces, prefixes = self.namespaces, self.agent_prefixes
+        if (namespaces and agent.namespace not in namespaces) or (prefixes and not agent.agent_id.startswith(prefixes)):
+            message = f"token {self.name} is bound to namespaces or agents that this one is not among"
+            raise PermissionDeniedError(message, details={"caller": self.name})
+
+
+ANYONE: Final = Caller("anyone", Role.ADMIN)
+"""What a daemon without authentication takes everybody for."""
+
+
+@frozen
+class _Known:
+    """A token as it is compared."""
+
+    caller: Caller
+    salt: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
+
+
+def _known(token: Token) -> _Known:
+    caller = Caller(token.id, token.role, token.namespaces, token.agent_prefixes)
+    return _Known(caller, token.salt, token.digest)
+
+
+class Authenticator:
+    """The tokens of a token file, as of the last time that it was read."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file. ConfigError when it cannot be used."""
+        self._path = path
+        self._known: dict[str, _Known] = {}
+        # What the secret of an unknown id is compared with, so that it takes as long as any other.
+        self._nobody = _Known(Caller("nobody", Role.READ_ONLY), secrets.token_bytes(16), secrets.token_bytes(32))
+        self.reload()
+
+    def __len__(self) -> int:
+        """How many tokens are known."""
+        return len(self._known)
+
+    def reload(self) -> None:
+        """Read the file again; the calls that begin from now on are judged by it, those under way go on.
+
+        Raises ConfigError when it cannot be used, and keeps what was known. Blocks on the disk; may be called in
+        a worker thread.
+        """
+        self._known = {token_id: _known(token) for token_id, token in read_tokens(self._path).items()}
+
+    def caller(self, authorization: bytes | None) -> Caller:
+        """Who sent this value of `authorization` (None: none was sent, or more than one).
+
+        Raises UnauthenticatedError, which does not tell an unknown id from a wrong secret.
+        """
+        if authorization is None:
+            raise UnauthenticatedError("a token is needed: send it as metadata, authorization: Bearer sth_...")
+        match = _AUTHORIZATION.fullmatch(authorization)
+        text = None if match is None else parse_token(match[1])
+        if text is None:
+            raise UnauthenticatedError("authorization is not of the form: Bearer sth_<id>_<secret>")
+        known = self._known.get(text.id, self._nobody)
+        digest = hashlib.sha256(known.salt + text.secret).digest()
+        if not hmac.compare_digest(digest, known.digest) or known is self._nobody:
+            raise UnauthenticatedError("the token is not known: revoked, mistyped, or another daemon's")
+        return known.caller
+
+
+@define(eq=False)
+class Refusals:
+    """How many calls were turned away, by reason, since the server began; and the line in the log about them.
+
+    Whoever turns a call away says so to `note`. The line is written at once when the last one is
+    REFUSALS_LOGGED_S old; what comes sooner waits for the next `note` or `log_due` after that. `now` is in seconds
+    on any clock that does not go back.
+    """
+
+    unauthenticated: int = 0
+    permission_denied: int = 0
+    _logged: tuple[int, int] = field(default=(0, 0), init=False)
+    _next_log: float = field(default=float("-inf"), init=False)
+    _last: str = field(default="", init=False)
+
+    def note(self, error: StatehouseError, *, peer: str, now: float) -> None:
+        """Count a refusal, from `peer` (its address or name); any other error counts for nothing."""
+        if isinstance(error, UnauthenticatedError):
+            self.unauthenticated += 1
+        elif isinstance(error, PermissionDeniedError):
+            self.permission_denied += 1
+        else:
+            return
+        self._last = f"{peer}: {error.message}"
+        self.log_due(now)
+
+    def log_due(self, now: float) -> None:
+        """Log the refusals that are not yet logged, when there are some and it is time. At the end: `now` infinite."""
+        counted = (self.unauthenticated, self.permission_denied)
+        if counted == self._logged or now < self._next_log:
+            return
+        log.warning(
+            "calls refused",
+            unauthenticated=counted[0] - self._logged[0],
+            permission_denied=counted[1] - self._logged[1],
+            last=self._last,
+        )
+        self._logged = counted
+        self._next_log = now + REFUSALS_LOGGED_S
