@@ -145,3 +145,6 @@ def _check_together(values: Mapping[str, Any], sources: Mapping[str, str]) -> No
             f"bad value {values['limits.transaction_bytes']} for limits.transaction_bytes from "
             f"{sources['limits.transaction_bytes']}: expected at most 1GiB"
         )
+    for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert")):
+        if values[one] is not None and values[other] is None:
+            raise ConfigError(f"{one} is set from {sources[one]}, and {other} is not: {one} needs it")

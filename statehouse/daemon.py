@@ -1,7 +1,8 @@
 """The daemon: what it starts, in which order, and how it stops.
 
 `run_daemon` is the order. Its blocks nest as the parts need each other, so leaving them in reverse is the
-orderly stop, and an exception that leaves one takes down what stands on it:
+orderly stop, and an exception that leaves one takes down what stands on it (certificates and tokens are read
+between the first two, when nothing is opened yet):
 
     signals > data directory's lock > listener > server > engine (store and actors)
 
@@ -10,25 +11,30 @@ and calls that come during recovery are answered UNAVAILABLE (starting) instead 
 the engine ends before the engine does: the server is drained while the engine still runs.
 
 The first SIGTERM or SIGINT drains. From then on both have their default action, so that a second one ends
-the process at once, whatever the event loop is doing; the log makes that safe.
+the process at once, whatever the event loop is doing; the log makes that safe. SIGHUP reads certificates and
+tokens again, SIGUSR1 logs what the edge holds; neither ever ends the daemon.
 """
 
 import os
 import signal
 import time
-from contextlib import nullcontext
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from typing import Final, Protocol
 
 import structlog
 import trio
 from attrs import define, evolve, field
 
 from statehouse.actors.opening import open_engine
-from statehouse.errors import LogPoisonedError
+from statehouse.errors import ConfigError, LogPoisonedError
+from statehouse.rpc.server.access import Authenticator
 from statehouse.rpc.server.build_version import build_version
 from statehouse.rpc.server.handlers import make_handlers
-from statehouse.rpc.server.listener import open_listener
+from statehouse.rpc.server.listener import is_beyond_loopback, open_listener, open_unix_listener
 from statehouse.rpc.server.server import Server, max_request_bytes
+from statehouse.rpc.server.tls import ServerTls
+from statehouse.setting_forms import UnixAddress
 from statehouse.settings import Settings
 from statehouse.storage.lock import hold_data_directory
 
@@ -39,6 +45,10 @@ SERVING: Final = "ok"
 log = structlog.stdlib.get_logger(__name__)
 
 
+class _Reloadable(Protocol):
+    def reload(self) -> None: ...
+
+
 @define
 class _Life:
     """What a signal must know of the run."""
@@ -47,23 +57,40 @@ class _Life:
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     """Around everything; cancelled when the stop comes before there is anything to drain."""
     ready: bool = False
+    on_hangup: dict[str, _Reloadable] = field(factory=dict)
+    """What SIGHUP reads again, by what the log calls it."""
+    census: Callable[[], Mapping[str, object]] = dict
+    """What SIGUSR1 logs."""
+
+    async def reload(self) -> None:
+        if not self.on_hangup:
+            log.info("nothing to reload: neither certificates nor tokens are set")
+        for what, held in self.on_hangup.items():
+            await _reload(what, held)
+
+    async def log_census(self) -> None:
+        log.info("edge", **self.census())
 
 
 async def run_daemon(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; returns when everything is closed. Runs in the main thread.
 
-    Raises DataDirectoryError, DataDirectoryHeldError and AddressError before the store is opened;
-    StoreDamagedError and StorageError when it cannot be; LogPoisonedError at the end, when the log took no more
-    commits at some time while the daemon served; anything else is a bug.
+    Raises ConfigError, for certificates and tokens, before anything is opened; DataDirectoryError,
+    DataDirectoryHeldError and AddressError before the store is opened; StoreDamagedError and StorageError when it
+    cannot be; LogPoisonedError at the end, when the log took no more commits at some time while the daemon served;
+    anything else is a bug.
     """
     life = _Life()
     hold = nullcontext(settings.data_dir) if settings.use_memory else hold_data_directory(settings.data_dir)
     async with trio.open_nursery() as signals:
+        await signals.start(_at_each, signal.SIGHUP, life.reload)
+        await signals.start(_at_each, signal.SIGUSR1, life.log_census)
         await signals.start(_stop_on_signals, life, settings.shutdown_grace_s)
+        tls, authenticator = _who_may_come_in(settings, life)
         with life.scope, hold as data_dir:
             settings = evolve(settings, data_dir=data_dir)
             async with (
-                await open_listener(settings.listen_addr.host, settings.listen_addr.port) as listener,
+                _listening(settings) as listener,
                 trio.open_nursery() as edge,
             ):
                 server = Server(max_request_bytes(settings.limits))
@@ -73,6 +100,7 @@ async def run_daemon(settings: Settings) -> None:
                 log.info("starting", version=build.version, git_sha=build.git_sha, data_dir=_shown_place(settings))
                 if settings.use_memory:
                     log.warning("nothing survives this daemon: use_memory is on", setting="use_memory")
+                _say_who_may_come_in(settings, listener, tls, authenticator)
                 started_s = time.monotonic()
                 async with open_engine(settings) as engine:
                     server.open(make_handlers(engine, build))
@@ -84,6 +112,44 @@ async def run_daemon(settings: Settings) -> None:
                 raise LogPoisonedError(f"stopped as asked; the store had become {health} (the log has the reason)")
         signals.cancel_scope.cancel()
     log.info("stopped")
+
+
+def _who_may_come_in(settings: Settings, life: _Life) -> tuple[ServerTls | None, Authenticator | None]:
+    """Read certificates and tokens, and have SIGHUP read them again. Blocks on the files; ConfigError."""
+    tls = None
+    if settings.tls_cert is not None and settings.tls_key is not None:  # `load` refuses one without the other
+        tls = life.on_hangup["certificates"] = ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    authenticator = None
+    if settings.token_file is not None:
+        authenticator = life.on_hangup["tokens"] = Authenticator(settings.token_file)
+    return tls, authenticator
+
+
+@asynccontextmanager
+async def _listening(settings: Settings) -> AsyncIterator[trio.SocketListener]:
+    address = settings.listen_addr
+    if isinstance(address, UnixAddress):
+        async with open_unix_listener(address.path) as listener:
+            yield listener
+    else:
+        allowed = settings.insecure or settings.token_file is not None or settings.tls_client_ca is not None
+        async with await open_listener(address.host, address.port, beyond_loopback=allowed) as listener:
+            yield listener
+
+
+def _say_who_may_come_in(
+    settings: Settings, listener: trio.SocketListener, tls: ServerTls | None, authenticator: Authenticator | None
+) -> None:
+    if tls is not None:
+        log.info("TLS is on", expires=tls.expires, client_certificates=tls.asks_for_certificates)
+    if authenticator is not None:
+        log.info("calls need a token", known=len(authenticator))
+    if not is_beyond_loopback(listener):
+        return
+    if authenticator is None and settings.tls_client_ca is None:
+        log.warning("whoever reaches the address may read and change everything: insecure is on", setting="insecure")
+    elif tls is None:
+        log.warning("data and tokens cross the network unencrypted: tls_cert is not set", setting="tls_cert")
 
 
 async def _serve(
@@ -112,11 +178,34 @@ async def _stop_on_signals(life: _Life, grace_s: float, task_status: trio.TaskSt
             await trio.sleep_forever()  # inside the block: leaving it would bring Python's handlers back
 
 
+async def _at_each(
+    number: signal.Signals, act: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[None]
+) -> None:
+    """Act at each of these signals; those that come meanwhile count as one. A bug in it ends nothing."""
+    with trio.open_signal_receiver(number) as received:
+        task_status.started()
+        async for _ in received:
+            try:
+                await act()
+            except Exception:
+                log.exception("a signal was not obeyed", signal=number.name)
+
+
+async def _reload(what: str, held: _Reloadable) -> None:
+    try:
+        # In a thread: the files may be on a disk that does not answer, and calls go on meanwhile.
+        await trio.to_thread.run_sync(held.reload, abandon_on_cancel=True)
+    except ConfigError as error:
+        log.error("not reloaded: those in use stay in use", what=what, reason=error.message)  # noqa: TRY400 - no bug
+    else:
+        log.info("reloaded", what=what)
+
+
 def _say_ready(settings: Settings, address: str, *, recovery_s: float, head_ts: int) -> None:
     log.info(
         "ready",
         address=address,
-        port=int(address.rpartition(":")[2]),
+        port=0 if isinstance(settings.listen_addr, UnixAddress) else int(address.rpartition(":")[2]),
         data_dir=_shown_place(settings),
         recovery_s=round(recovery_s, 3),
         head_ts=head_ts,

@@ -108,6 +108,8 @@ FREE_DISK_BYTES: Final = 256 * MIB
 
 # Edge
 
+UNIX_PATH_BYTES: Final = 107
+"""Longest path of a Unix socket to listen on: the system has 108 bytes for it, and the last is zero."""
 REQUEST_BYTES: Final = 4 * MIB
 """A request may be this long; longer where the limits on values and names together need it."""
 CALLS_PER_CONNECTION: Final = 100

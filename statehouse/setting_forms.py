@@ -6,6 +6,7 @@ value may also be of the types that the form names, and is read through its text
 decides what is accepted wherever the value came from.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
-from statehouse.limits import KIB, MIB
+from statehouse.limits import KIB, MIB, UNIX_PATH_BYTES
 
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -27,6 +28,8 @@ _DECIMAL_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _SIZE = re.compile(rf"([0-9]{{1,18}}) ?({'|'.join(SIZE_UNITS)})?", re.IGNORECASE)
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _HIGHEST_PORT = 65535
+_UNIX = "unix:"
+_NONE = "none"
 
 
 @frozen
@@ -55,6 +58,16 @@ class Address:
 
 
 @frozen
+class UnixAddress:
+    """Where to listen: the absolute path of a Unix socket."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{_UNIX}{self.path}"
+
+
+@frozen
 class LogLevels:
     """A level for everything, and levels for single modules and what is below them."""
 
@@ -72,7 +85,9 @@ def _matched(pattern: re.Pattern[str], text: str) -> re.Match[str]:
     return match
 
 
-def _parse_address(text: str) -> Address:
+def _parse_address(text: str) -> Address | UnixAddress:
+    if text.strip().startswith(_UNIX):
+        return _parse_unix_address(text.strip().removeprefix(_UNIX))
     host, _, port = text.strip().rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -84,6 +99,16 @@ def _parse_address(text: str) -> Address:
     return Address(host, number)
 
 
+def _parse_unix_address(text: str) -> UnixAddress:
+    path = (
+        Path("/", text.lstrip("/")) if text.startswith("/") else _parse_path(text)
+    )  # unix:///PATH too, as gRPC has it
+    encoded = os.fsencode(path)
+    if not path.is_absolute() or path == Path("/") or b"\0" in encoded or len(encoded) > UNIX_PATH_BYTES:
+        raise ValueError(text)
+    return UnixAddress(path)
+
+
 def _parse_path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError(text)
@@ -91,6 +116,10 @@ def _parse_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # ~ of nobody
         raise ValueError(text) from error
+
+
+def _parse_optional_path(text: str) -> Path | None:
+    return None if text.strip().lower() == _NONE else _parse_path(text)
 
 
 def _parse_boolean(text: str) -> bool:
@@ -136,12 +165,19 @@ def _parse_log_levels(text: str) -> LogLevels:
     return LogLevels(default, tuple(modules.items()))
 
 
-ADDRESS: Final = Form(
-    accepted="HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051 (port 0: any free port)",
-    placeholder="HOST:PORT",
+ADDRESS: Final[Form[Address | UnixAddress]] = Form(
+    accepted="HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051 (port 0: any free port), or unix:/PATH "
+    f"(at most {UNIX_PATH_BYTES} bytes)",
+    placeholder="HOST:PORT|unix:/PATH",
     parse=_parse_address,
 )
 PATH: Final = Form(accepted="a path", placeholder="PATH", parse=_parse_path)
+OPTIONAL_PATH: Final[Form[Path | None]] = Form(
+    accepted="a path, or none",
+    placeholder="PATH",
+    parse=_parse_optional_path,
+    show=lambda path: _NONE if path is None else str(path),
+)
 BOOLEAN: Final = Form(
     accepted="1, true or yes, or 0, false or no",
     placeholder="BOOL",

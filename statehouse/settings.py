@@ -22,10 +22,12 @@ from statehouse.setting_forms import (
     BOOLEAN,
     LOG_SPEC,
     LOOSE_BOOLEAN,
+    OPTIONAL_PATH,
     PATH,
     Address,
     Form,
     LogLevels,
+    UnixAddress,
     one_of,
     seconds,
     size_of_at_least,
@@ -35,6 +37,7 @@ from statehouse.setting_forms import (
 T = TypeVar("T")
 
 PREFIX: Final = "STATEHOUSE_"
+_WEEK_S: Final = 7 * 24 * 60 * 60
 
 _DECLARATION = "statehouse.setting"
 
@@ -84,12 +87,54 @@ def _setting(
 class Settings:
     """Everything that the daemon was asked to do. Checked: see `load`."""
 
-    listen_addr: Address = _setting(
+    listen_addr: Address | UnixAddress = _setting(
         Address("127.0.0.1", 50051),
         ADDRESS,
-        "The one address to listen on. Port 0 takes any free port; the ready line says which.",
+        "The one address to listen on. Port 0 takes any free port; the ready line says which. An address that other "
+        "machines reach needs token_file or tls_client_ca. A Unix socket is open to the daemon's own user only.",
         flag="--listen",
         older_variable="STATEHOUSE_ADDR",
+    )
+    tls_cert: Path | None = _setting(
+        None,
+        OPTIONAL_PATH,
+        "The daemon's certificate and then its chain, in PEM form: with it and tls_key every connection is TLS. Read "
+        "at the start and on SIGHUP.",
+    )
+    tls_key: Path | None = _setting(
+        None, OPTIONAL_PATH, "The private key of tls_cert, in PEM form and without a passphrase."
+    )
+    tls_client_ca: Path | None = _setting(
+        None,
+        OPTIONAL_PATH,
+        "Mutual TLS: clients must have a certificate of one of the authorities in this file, in PEM form.",
+    )
+    token_file: Path | None = _setting(
+        None,
+        OPTIONAL_PATH,
+        "Calls must carry a bearer token of this file (statehousectl token create writes it). Read at the start and on "
+        "SIGHUP.",
+    )
+    insecure: bool = _setting(
+        False,  # noqa: FBT003 - the default of a boolean setting
+        BOOLEAN,
+        "Listen on an address that other machines reach though nobody has to authenticate.",
+    )
+    max_connections: int = _setting(
+        1024,
+        whole_number("connections", at_least=1),
+        "Connections that may be open at once; past it, new ones are closed.",
+    )
+    connection_idle_s: float = _setting(
+        900.0,
+        seconds(at_most=_WEEK_S),
+        "A connection without a call for this long is told to go; 0 lets it stay.",
+    )
+    connection_age_s: float = _setting(
+        0.0,
+        seconds(at_most=_WEEK_S),
+        "A connection that is older is told to go when its calls are done, so that clients spread over daemons and "
+        "come back with fresh certificates; 0 lets it stay.",
     )
     data_dir: Path = _setting(
         Path("./statehouse-data"), PATH, "Where the store is kept. It is made if it does not exist."

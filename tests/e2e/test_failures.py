@@ -124,8 +124,8 @@ async def test_while_the_daemon_starts_calls_are_unavailable(tmp_path, monkeypat
     """The daemon's own start, held before its store is opened."""
     listeners, opening, go_on, ready = [], trio.Event(), trio.Event(), trio.Event()
 
-    async def listen(host, port):
-        listeners.append(await open_listener(host, port))
+    async def listen(host, port, **rules):
+        listeners.append(await open_listener(host, port, **rules))
         return listeners[0]
 
     @asynccontextmanager

@@ -137,7 +137,7 @@ class Server:
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         for level, option, setting in _KEEPALIVE:
-            if hasattr(socket, option):
+            if hasattr(socket, option) and stream.socket.family != socket.AF_UNIX:
                 stream.setsockopt(level, getattr(socket, option), setting)
         answers = AnswerBudget(CONNECTION_ANSWERS_BYTES, within=self.answers)
         connection = ServerConnection(stream, self._find, self._request_bytes, answers)
