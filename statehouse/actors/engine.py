@@ -22,7 +22,7 @@ from statehouse.actors.supervisor import Supervisor
 from statehouse.actors.transaction_ids import transaction_ids
 from statehouse.actors.transactions import Transactions
 from statehouse.actors.transactions_machine import TransactionsMachine
-from statehouse.errors import StatehouseError
+from statehouse.errors import LogPoisonedError, StatehouseError
 from statehouse.limits import READ_THREADS, Limits
 from statehouse.storage.keys import agent_prefix
 from statehouse.storage.recovery import OpenedStore
@@ -128,9 +128,15 @@ class Engine:
 
 @asynccontextmanager
 async def run_engine(
-    opened: OpenedStore, settings: EngineSettings, *, now_ns: Callable[[], int] = time.time_ns
+    opened: OpenedStore,
+    settings: EngineSettings,
+    *,
+    now_ns: Callable[[], int] = time.time_ns,
+    became_read_only: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Engine]:
     """Run the actors on an open store, which whoever opened it closes.
+
+    `became_read_only` is called when the engine's health does; it must be short and must not raise.
 
     Leaving the block stops them in reverse order: commits that are in line become durable first. When the block
     is cancelled, what is not in the disk's hands yet fails instead, and says so. A bug that must stop the daemon
@@ -153,6 +159,8 @@ async def run_engine(
     def forget_pending(error: StatehouseError) -> None:
         partitions.forget_pending(error)
         mending.poke()
+        if isinstance(error, LogPoisonedError):
+            became_read_only()  # the sequencer refuses every commit from this turn on
 
     next_segment = Background(
         "preparing the log's next segment",

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -55,12 +55,14 @@ class _LoggingReporter(RecoveryReporter):
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
+async def open_engine(
+    settings: Settings, *, became_read_only: Callable[[], None] = lambda: None
+) -> AsyncIterator[Engine]:
     """Open the store that the settings name and run the engine on it.
 
     The caller holds the data directory's lock. Opening blocks in a worker thread for as long as recovery takes; when it
-    is cancelled, recovery stops between two batches, and the next start goes on from there. Raises what
-    `open_store` raises.
+    is cancelled, recovery stops between two batches, and the next start goes on from there. `became_read_only` is
+    as for `run_engine`. Raises what `open_store` raises.
     """
     place = _in_memory() if settings.use_memory else _below(settings.data_dir)
     started_s = time.monotonic()
@@ -79,7 +81,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
             tx_timeout_ms=settings.tx_timeout_ms,
             max_resident_partitions=settings.max_resident_partitions,
         )
-        async with run_engine(opened, engine_settings) as engine:
+        async with run_engine(opened, engine_settings, became_read_only=became_read_only) as engine:
             yield engine
     finally:
         with trio.CancelScope(shield=True):

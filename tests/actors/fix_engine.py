@@ -60,11 +60,15 @@ class EngineBench:
     now_ns: int = 1_000_000_000_000
 
     @asynccontextmanager
-    async def engine(self, *, store: dict | None = None, **settings: Any) -> AsyncIterator[Engine]:
+    async def engine(
+        self, *, store: dict | None = None, became_read_only: Callable[[], None] = lambda: None, **settings: Any
+    ) -> AsyncIterator[Engine]:
         """An engine on the store as it is; closed with the block."""
         opened = self.place.open(**(store or {}))
         try:
-            async with run_engine(opened, EngineSettings(**settings), now_ns=lambda: self.now_ns) as engine:
+            async with run_engine(
+                opened, EngineSettings(**settings), now_ns=lambda: self.now_ns, became_read_only=became_read_only
+            ) as engine:
                 yield engine
         finally:
             self.place.close()

@@ -361,6 +361,21 @@ async def test_a_poisoned_log_serves_reads_and_says_what_it_knows(engine_bench, 
         assert await engine.list_keys(ALICE) == ["k"]
 
 
+async def test_that_the_engine_became_read_only_is_told_once_and_nothing_else_is(engine_bench):
+    told = []
+    async with engine_bench.engine(became_read_only=lambda: told.append("read-only")) as engine:
+        engine_bench.place.disk.fail_next("write", ENOSPC)
+        with pytest.raises(DiskFullError):
+            await commit(engine, (ALICE, "k", V))
+        assert (engine.health(), told) == ("ok", [])
+        engine_bench.place.disk.fail_next("sync", EIO, path=SEGMENT)
+        for _ in range(2):
+            with pytest.raises(LogPoisonedError):
+                await commit(engine, (ALICE, "k", V))
+            assert (engine.health(), told) == ("read-only", ["read-only"])
+    assert told == ["read-only"]
+
+
 async def test_a_refused_commit_is_not_kept_in_memory(engine_bench):
     async with engine_bench.engine() as engine:
         engine_bench.place.disk.fail_next("sync", EIO, path=SEGMENT)
