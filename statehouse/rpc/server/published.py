@@ -43,7 +43,8 @@ class Published:
         file.name, file.package = self.file_name, self.package
         for message in _with_nested(file.message_type):
             for field in message.field:
-                field.type_name = self._public(field.type_name)
+                if field.type_name:  # a scalar field has none, and one that is empty is not the same
+                    field.type_name = self._public(field.type_name)
         for service in file.service:
             for method in service.method:
                 method.input_type = self._public(method.input_type)
@@ -53,7 +54,7 @@ class Published:
     def service(self, functions: Mapping[str, Callable[..., object]]) -> Any:
         """The purerpc `Service` with one function for each call; ValueError unless all are there."""
         (descriptor,) = self.generated.services_by_name.values()
-        if functions.keys() != descriptor.methods_by_name.keys():
+        if functions.keys() != set(descriptor.methods_by_name):
             raise ValueError(f"functions for {sorted(descriptor.methods_by_name)} are needed, got {sorted(functions)}")
         service = cast("Any", Service(f"{self.package}.{descriptor.name}"))
         for method in descriptor.methods:
