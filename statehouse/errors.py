@@ -84,7 +84,8 @@ class TransactionError(StatehouseError):
 class NotFoundError(StatehouseError):
     """What was asked for is not there.
 
-    The contract has it; no call of this daemon ends with it, for a key or version that is not there is an answer.
+    The contract has it, and none of its calls ends with it in this daemon: a key or version that is not there is an
+    answer. A health check of a service that is not there does.
     """
 
     default_code = ErrorCode.KEY_NOT_FOUND
