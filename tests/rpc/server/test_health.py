@@ -6,7 +6,7 @@ import trio.testing
 from grpc_health.v1 import health_pb2 as theirs
 from purerpc import Cardinality
 
-from statehouse.errors import InvalidRequestError, NotFoundError, UnavailableError
+from statehouse.errors import ErrorCode, InvalidRequestError, NotFoundError, UnavailableError
 from statehouse.rpc.contract import SERVICE_NAME
 from statehouse.rpc.error_table import MESSAGE_BYTES, GrpcStatus, decode_error, encode_error
 from statehouse.rpc.server.health import Phase, Serving, health_service
@@ -85,7 +85,8 @@ def test_check_of_an_unknown_service_is_not_found(health, name):
     assert encoded.status is GrpcStatus.NOT_FOUND
     assert encoded.message.isprintable()
     assert len(encoded.message.encode()) <= MESSAGE_BYTES
-    assert type(decode_error(encoded.status, encoded.message, encoded.trailer)) is NotFoundError
+    decoded = decode_error(encoded.status, encoded.message, encoded.trailer)
+    assert (type(decoded), decoded.code) == (NotFoundError, ErrorCode.UNKNOWN)  # it is no key that is not there
 
 
 @pytest.mark.parametrize("call", ["Check", "List", "Watch"])
