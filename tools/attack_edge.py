@@ -1,0 +1,302 @@
+"""Attack a real daemon in every way of the list, while an honest client works: it must not notice.
+
+    python tools/attack_edge.py --short           each attack for about a second, 10,000 clients that leave included
+    python tools/attack_edge.py --full            longer
+    python tools/attack_edge.py --only ping_flood --only hpack_bomb
+    python tools/attack_edge.py --list            what the attacks are
+
+The daemon, the honest client (attacks/honest.py) and each attack (attacks/attacker.py) are processes of their own.
+An attack has failed when
+  * the 99th percentile of the honest client's calls stays under 1 s and none of them fails, on a connection that
+    stands and on new ones (but while an attack takes all the connections that there are);
+  * resident memory is at most 50 MB above what it was before the attacks, at the worst moment;
+  * 5 s after its end, descriptors, and the connections, calls and tasks of the daemon's own count, are what they were;
+  * the daemon lives, and has logged no error.
+Exit code 0: every attack has failed. A daemon that an attack has hurt is replaced before the next one.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Self, TextIO
+
+from attacks import vitals
+from attacks.attack import LARGE, MANY, Attack
+from attacks.attacker import ATTACKS, attack_named
+from attrs import define, field, frozen
+from daemon_process import DaemonProcess
+
+from statehouse import Statehouse
+
+TOOLS: Final = Path(__file__).resolve().parent
+SHORT_S: Final = 1.0
+FULL_S: Final = 8.0
+P99_S: Final = 1.0
+GROWTH_BYTES: Final = 50_000_000
+RETAINED_BYTES: Final = GROWTH_BYTES // 2
+"""A daemon that keeps more than this is replaced, so that an attack is not blamed for the ones before it."""
+ATTACK_S: Final = 180.0
+"""Within which an attacker must have come back."""
+AFTERWARDS_S: Final = 0.3
+"""For so long the honest client goes on when the attack is over: clearing up must not hold it up either."""
+MANY_EVENTS: Final = 300
+LARGE_BYTES: Final = 2**20 - 1_000
+BAD_LEVELS: Final = ('"level": "error"', '"level": "critical"')
+LOG_LINES: Final = 1_000
+"""An attack may make the daemon log so many lines: a full disk hurts too."""
+
+
+@define
+class Verdict:
+    """What was measured during an attack, and what is wrong with it."""
+
+    name: str
+    row: str
+    note: str = ""
+    calls: int = 0
+    p99_s: float = 0.0
+    stranger_p99_s: float = 0.0
+    grew_bytes: int = 0
+    back_s: float = 0.0
+    violations: list[str] = field(factory=list)
+
+    def line(self) -> str:
+        """Its line of the table."""
+        return (
+            f"{'FAIL' if self.violations else 'ok':<5}{self.name:<32}{self.calls:>6}{1e3 * self.p99_s:>9.0f}"
+            f"{1e3 * self.stranger_p99_s:>9.0f}{self.grew_bytes / 1e6:>8.1f}{self.back_s:>7.1f}  {self.note}"
+        )
+
+
+HEADINGS: Final = f"{'':<5}{'attack':<32}{'calls':>6}{'p99 ms':>9}{'new ms':>9}{'MB':>8}{'back s':>7}  what was done"
+
+
+class HonestProcess:
+    """The honest client, started and stopped from here."""
+
+    def __init__(self, address: str) -> None:
+        command = [sys.executable, "-m", "attacks.honest", address]
+        self._process = subprocess.Popen(
+            command, cwd=TOOLS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self._read()
+
+    def start(self) -> None:
+        """It calls from now on."""
+        self._tell("start")
+
+    def stop(self) -> dict[str, Any]:
+        """It rests from now on; a `Watch` as JSON, and how often calls failed."""
+        watch: dict[str, Any] = json.loads(self._tell("stop"))
+        return watch
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _tell(self, command: str) -> str:
+        self._pipe(self._process.stdin).write(f"{command}\n")
+        return self._read()
+
+    def _read(self) -> str:
+        line = self._pipe(self._process.stdout).readline()
+        if not line:
+            raise RuntimeError("the honest client has ended")
+        return line
+
+    @staticmethod
+    def _pipe(pipe: Any) -> TextIO:
+        stream: TextIO = pipe
+        return stream
+
+
+@frozen
+class Scene:
+    """A daemon, its honest client, and what the daemon held before anyone attacked it."""
+
+    daemon: DaemonProcess
+    honest: HonestProcess
+    resident_bytes: int
+    before: vitals.Vitals
+
+    @classmethod
+    def set(cls, daemon: DaemonProcess) -> Self:
+        """Start all of it on the daemon's data directory, warmed up."""
+        daemon.start()
+        _prepare(daemon.address)
+        honest = HonestProcess(daemon.address)
+        honest.start()
+        time.sleep(SHORT_S)
+        honest.stop()
+        time.sleep(0.2)  # its last new connection is closed by then
+        return cls(daemon, honest, vitals.resident_bytes(daemon.pid), vitals.take(daemon))
+
+    def clear(self) -> None:
+        """End all of it."""
+        self.honest.close()
+        if self.daemon.running:
+            self.daemon.kill()
+
+    @property
+    def hurt(self) -> bool:
+        """Whether the daemon is not what it was, and so no fair target of a further attack."""
+        if not self.daemon.running:
+            return True
+        grown = vitals.resident_bytes(self.daemon.pid) - self.resident_bytes
+        return grown > RETAINED_BYTES or bool(vitals.take(self.daemon).beyond(self.before))
+
+
+def judge(scene: Scene, attack: Attack, seconds: float, size: str) -> Verdict:
+    """Attack the daemon of the scene, and measure."""
+    verdict = Verdict(attack.name, attack.row)
+    pid, lines = scene.daemon.pid, len(scene.daemon.lines)
+    vitals.start_peak(pid)
+    scene.honest.start()
+    told, trouble = _attack(attack.name, scene.daemon.address, seconds, size)
+    verdict.note, verdict.violations = told.get("note", ""), told.get("complaints", []) + trouble
+    time.sleep(AFTERWARDS_S)
+    ended_s = time.monotonic()
+    _judge_watch(verdict, scene.honest.stop(), strangers=not attack.fills)
+    if not scene.daemon.running:
+        verdict.violations.append(f"the daemon has ended with {scene.daemon.wait()}")
+        return verdict
+    verdict.grew_bytes = vitals.peak_bytes(pid) - scene.resident_bytes
+    if verdict.grew_bytes >= GROWTH_BYTES:
+        verdict.violations.append(f"resident memory grew by {verdict.grew_bytes / 1e6:.0f} MB")
+    now, _ = vitals.settled(scene.daemon, scene.before)
+    verdict.back_s = time.monotonic() - ended_s
+    for name, (before, after) in now.beyond(scene.before).items():
+        verdict.violations.append(f"{after} {name} {verdict.back_s:.0f} s after the end, {before} before")
+    new_lines = list(scene.daemon.lines)[lines:]
+    if len(new_lines) > LOG_LINES:
+        verdict.violations.append(f"the daemon logged {len(new_lines)} lines")
+    bad_lines = [line for line in new_lines if any(level in line for level in BAD_LEVELS)]
+    if bad_lines:
+        verdict.violations.append(f"{len(bad_lines)} errors in the daemon's log, first: {bad_lines[0][:300]}")
+    return verdict
+
+
+def _judge_watch(verdict: Verdict, watch: dict[str, Any], *, strangers: bool) -> None:
+    verdict.calls = len(watch["latencies_s"])
+    verdict.p99_s = percentile_99(watch["latencies_s"])
+    verdict.stranger_p99_s = percentile_99(watch["stranger_latencies_s"])
+    if verdict.p99_s >= P99_S:
+        verdict.violations.append(f"the honest client's 99th percentile was {verdict.p99_s:.2f} s")
+    if watch["failed"]:
+        verdict.violations.append(f"{watch['failed']} honest calls failed, first: {watch['failures'][0]}")
+    if strangers and verdict.stranger_p99_s >= P99_S:
+        verdict.violations.append(f"on new connections the 99th percentile was {verdict.stranger_p99_s:.2f} s")
+    if strangers and watch["stranger_failed"]:
+        failed = f"{watch['stranger_failed']} calls on new connections failed"
+        verdict.violations.append(f"{failed}, first: {watch['stranger_failures'][0]}")
+
+
+def _attack(name: str, address: str, seconds: float, size: str) -> tuple[dict[str, Any], list[str]]:
+    """Run an attacker; what it told, and what went wrong with it itself."""
+    command = [sys.executable, "-m", "attacks.attacker", name, address, str(seconds), size]
+    try:
+        ran = subprocess.run(command, cwd=TOOLS, capture_output=True, text=True, timeout=ATTACK_S, check=False)
+    except subprocess.TimeoutExpired:
+        return {}, [f"the attacker did not come back within {ATTACK_S:.0f} s"]
+    if ran.returncode:
+        return {}, [f"the attacker itself failed: {(ran.stderr.splitlines() or ['it said nothing'])[-1]}"]
+    told: dict[str, Any] = json.loads(ran.stdout)
+    return told, []
+
+
+def percentile_99(values: Sequence[float]) -> float:
+    """The nearest-rank 99th percentile; 0 of nothing."""
+    ordered = sorted(values)
+    return ordered[-(-len(ordered) * 99 // 100) - 1] if ordered else 0.0
+
+
+def _prepare(address: str) -> None:
+    """What the attacks read."""
+    with Statehouse(address) as client:
+        if client.get_state(*LARGE).exists:
+            return
+        with client.begin_transaction() as transaction:
+            transaction.write(*LARGE, {"v": "x" * LARGE_BYTES})
+        for number in range(MANY_EVENTS):
+            with client.begin_transaction() as transaction:
+                transaction.write(MANY, f"key-{number % 10}", {"v": "y" * 16_000})
+
+
+def run(attacks: Sequence[Attack], seconds: float, size: str) -> list[Verdict]:
+    """All the attacks, one after the other, on as few daemons as they leave whole."""
+    verdicts: list[Verdict] = []
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="statehouse-attacks-"))
+        daemon = DaemonProcess(Path(directory) / "data")
+        scene = Scene.set(daemon)
+        stack.callback(lambda: scene.clear())  # noqa: PLW0108 - the newest one
+        if not vitals.answers_census(daemon.pid):
+            _say("no census (the daemon does not catch SIGUSR1): descriptors and memory alone are judged")
+        _say(HEADINGS)
+        for attack in attacks:
+            verdicts.append(judge(scene, attack, seconds, size))
+            _say(verdicts[-1].line())
+            for violation in verdicts[-1].violations:
+                _say(f"     VIOLATION {attack.name}: {violation}")
+            if scene.hurt:
+                scene.clear()
+                scene = Scene.set(daemon)
+    return verdicts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.list:
+        for attack in ATTACKS:
+            _say(f"{attack.name:<32} {attack.what}\n{'':<32} [{attack.row}]")
+        return 0
+    try:
+        attacks = [attack_named(name) for name in options.only] if options.only else ATTACKS
+    except KeyError as error:
+        parser.error(f"there is no attack {error}; --list has them")
+    started_s = time.monotonic()
+    verdicts = run(attacks, FULL_S if options.full else SHORT_S, "full" if options.full else "short")
+    violated = [verdict for verdict in verdicts if verdict.violations]
+    for verdict in violated:
+        for violation in verdict.violations:
+            _say(f"VIOLATION {verdict.name}: {violation}")
+    if options.json:
+        rows = [_row(verdict) for verdict in verdicts]
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    took_s = time.monotonic() - started_s
+    _say(f"{len(verdicts)} attacks, {len(violated)} of them did harm; {took_s:.0f} s")
+    return 1 if violated else 0
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in Verdict.__annotations__}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--short", action="store_true", help=f"each attack for about {SHORT_S:g} s (the default)")
+    length.add_argument("--full", action="store_true", help=f"each attack for about {FULL_S:g} s")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this attack; may be given more than once")
+    parser.add_argument("--list", action="store_true", help="list the attacks")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there as well")
+    return parser
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
