@@ -103,9 +103,7 @@ def _census(daemon: DaemonProcess) -> dict[str, int]:
 
 
 def _newest_census(daemon: DaemonProcess) -> str:
-    newest = reversed(list(daemon.lines)[-SLACK: Final = {"files": 16}
-"""Segments of the log and tables of LevelDB come and go with what the honest client commits."""
-LINES_LOOKED_AT:])
+    newest = reversed(list(daemon.lines)[-LINES_LOOKED_AT:])
     return next((line for line in newest if f'"event": "{CENSUS_EVENT}"' in line), "")
 
 
