@@ -6,10 +6,16 @@ import pytest
 from google.protobuf import struct_pb2
 
 from statehouse.actors.reply import Reply
-from statehouse.errors import DiskFullError, InvalidRequestError, OverloadedError, TransactionError
+from statehouse.errors import (
+    DiskFullError,
+    InvalidRequestError,
+    OverloadedError,
+    PermissionDeniedError,
+    TransactionError,
+)
 from statehouse.rpc.contract import METHODS, SERVICE_NAME, purerpc_service
 from statehouse.rpc.server import handlers as handlers_module
-from statehouse.rpc.server.access import ANYONE
+from statehouse.rpc.server.access import ANYONE, Caller, Role
 from statehouse.rpc.server.build_version import BuildVersion, build_version, checkout_sha
 from statehouse.rpc.server.handlers import make_handlers
 from statehouse.v1 import statehouse_pb2 as pb
@@ -181,6 +187,87 @@ async def test_requests_may_have_fields_from_the_future(handlers):
     assert pb.HealthResponse.FromString(handlers.unary["Health"](b"\xa8\x06\x01", ANYONE)).status == "ok"
     with pytest.raises(InvalidRequestError):
         handlers.unary["Health"](b"\xff", ANYONE)
+
+
+# Who may do what
+
+EVERY_AGENT_CALL = {
+    "GetState": {"key": "k"},
+    "GetStateAtVersion": {"key": "k", "version": 1},
+    "ListKeys": {},
+    "ScanPrefix": {},
+    "Replay": {},
+    "Write": {"txn_id": "t", "key": "k", "value": struct_pb2.Struct()},
+    "Delete": {"txn_id": "t", "key": "k"},
+}
+READS = {"GetState", "GetStateAtVersion", "ListKeys", "ScanPrefix", "Replay"}
+OPEN_TO_ALL = {"Health", "Version"}
+BY_TRANSACTION = {"BeginTransaction": {}, "Commit": {"txn_id": "t"}, "Abort": {"txn_id": "t"}}
+BOUND = Caller("bound", Role.READ_WRITE, ("default",), ("mine/",))
+
+
+def test_the_calls_above_are_all_there_are():
+    assert EVERY_AGENT_CALL.keys() | BY_TRANSACTION.keys() | OPEN_TO_ALL == METHODS.keys()
+
+
+@pytest.fixture
+def refused(handlers, fake_engine):
+    """Why a call is refused to a caller, None when it reaches the engine; whatever does ends there."""
+    fake_engine.fail_with = ReachedEngineError()
+
+    def refused(name, caller, **fields):
+        handler = (handlers.unary | handlers.streams)[name]
+        try:
+            response = handler(METHODS[name].request_type(**fields).SerializeToString(), caller)
+        except PermissionDeniedError as error:
+            return error.message
+        except ReachedEngineError:
+            return None
+        if isinstance(response, Coroutine):
+            response.close()
+        return None
+
+    return refused
+
+
+class ReachedEngineError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_read_only_caller_reads_and_nothing_else(name, refused):
+    names = {"agent_id": "a"} if name in EVERY_AGENT_CALL else {}
+    fields = EVERY_AGENT_CALL.get(name, {}) | BY_TRANSACTION.get(name, {}) | names
+    reason = refused(name, Caller("reader", Role.READ_ONLY), **fields)
+    assert reason == (None if name in READS | OPEN_TO_ALL else "token reader is read-only")
+    for role in (Role.READ_WRITE, Role.ADMIN):
+        assert refused(name, Caller("writer", role), **fields) is None
+
+
+@pytest.mark.parametrize("name", EVERY_AGENT_CALL)
+def test_a_bound_caller_reaches_its_own_agents_and_no_others(name, refused):
+    fields = EVERY_AGENT_CALL[name]
+    for namespace in ("", "default"):
+        assert refused(name, BOUND, agent_id="mine/1", namespace=namespace, **fields) is None
+        assert "bound" in refused(name, BOUND, agent_id="yours/1", namespace=namespace, **fields)
+    assert "bound" in refused(name, BOUND, agent_id="mine/1", namespace="other", **fields)
+    elsewhere = Caller("elsewhere", Role.ADMIN, ("other",))
+    assert refused(name, elsewhere, agent_id="mine/1", namespace="other", **fields) is None
+    assert "bound" in refused(name, elsewhere, agent_id="mine/1", **fields)
+
+
+@pytest.mark.parametrize("name", BY_TRANSACTION)
+def test_who_has_the_id_of_a_transaction_may_end_it(name, refused):
+    assert refused(name, BOUND, **BY_TRANSACTION[name]) is None
+
+
+async def test_a_refusal_is_the_same_whether_or_not_there_is_something(handlers, commit, refused, fake_engine):
+    fake_engine.fail_with = None
+    await commit(("yours/1", "k", {"secret": 1}))
+    there = {refused(name, BOUND, agent_id="yours/1", **fields) for name, fields in EVERY_AGENT_CALL.items()}
+    missing = {refused(name, BOUND, agent_id="nobody", **fields) for name, fields in EVERY_AGENT_CALL.items()}
+    assert there == missing
+    assert len(there) == 1
 
 
 # The build's version

@@ -23,7 +23,7 @@ from attrs import define, field, frozen
 
 from statehouse.errors import PermissionDeniedError, StatehouseError, UnauthenticatedError
 from statehouse.rpc.server.token_file import read_tokens
-from statehouse.rpc.server.token_line import Role, Token, parse_token
+from statehouse.rpc.server.token_line import TOKEN, Role, Token
 from statehouse.types import AgentId
 
 __all__ = ["ANYONE", "Authenticator", "Caller", "Refusals", "Role"]
@@ -31,7 +31,7 @@ __all__ = ["ANYONE", "Authenticator", "Caller", "Refusals", "Role"]
 REFUSALS_LOGGED_S: Final = 10.0
 """Refusals are logged at most this often, with their number: who tries tokens must not fill the log's disk."""
 
-_AUTHORIZATION: Final = re.compile(rb"(?i:bearer) +(\S+)")
+_AUTHORIZATION: Final = re.compile(rb"(?i:bearer) +" + TOKEN)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -112,7 +112,7 @@ class Authenticator:
     def __init__(self, path: Path) -> None:
         """Read the file. ConfigError when it cannot be used."""
         self._path = path
-        self._known: dict[str, _Known] = {}
+        self._known: dict[bytes, _Known] = {}  # by id
         # What the secret of an unknown id is compared with, so that it takes as long as any other.
         self._nobody = _Known(Caller("nobody", Role.READ_ONLY), secrets.token_bytes(16), secrets.token_bytes(32))
         self.reload()
@@ -127,7 +127,7 @@ class Authenticator:
         Raises ConfigError when it cannot be used, and keeps what was known. Blocks on the disk; may be called in
         a worker thread.
         """
-        self._known = {token_id: _known(token) for token_id, token in read_tokens(self._path).items()}
+        self._known = {token.id.encode(): _known(token) for token in read_tokens(self._path).values()}
 
     def caller(self, authorization: bytes | None) -> Caller:
         """Who sent this value of `authorization` (None: none was sent, or more than one).
@@ -137,11 +137,11 @@ class Authenticator:
         if authorization is None:
             raise UnauthenticatedError("a token is needed: send it as metadata, authorization: Bearer sth_...")
         match = _AUTHORIZATION.fullmatch(authorization)
-        text = None if match is None else parse_token(match[1])
-        if text is None:
+        if match is None:
             raise UnauthenticatedError("authorization is not of the form: Bearer sth_<id>_<secret>")
-        known = self._known.get(text.id, self._nobody)
-        digest = hashlib.sha256(known.salt + text.secret).digest()
+        token_id, secret = match.groups()
+        known = self._known.get(token_id, self._nobody)
+        digest = hashlib.sha256(known.salt + secret).digest()
         if not hmac.compare_digest(digest, known.digest) or known is self._nobody:
             raise UnauthenticatedError("the token is not known: revoked, mistyped, or another daemon's")
         return known.caller

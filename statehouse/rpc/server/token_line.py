@@ -16,17 +16,18 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from attrs import field, frozen
 
-__all__ = ["Role", "Token", "TokenText", "new_token", "parse_token", "token_of_line", "token_to_line"]
+__all__ = ["TOKEN", "Role", "Token", "new_token", "token_of_line", "token_to_line"]
 
 _ID_BYTES: Final = 6
 _SECRET_BYTES: Final = 32
 _SALT_BYTES: Final = 16
 
-_TOKEN: Final = re.compile(rb"sth_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+TOKEN: Final = rb"sth_([0-9a-f]{12})_([A-Za-z0-9_-]{43})"
+"""A token's form, as a regular expression: the groups are the id and the secret."""
 
 
 class Role(StrEnum):
@@ -54,22 +55,6 @@ class Token:
     salt: bytes = field(repr=False)
     digest: bytes = field(repr=False)
     """SHA-256(salt || secret)."""
-
-
-class TokenText(NamedTuple):
-    """What a holder presents, in its two parts. The secret must not be logged."""
-
-    id: str
-    secret: bytes
-
-    def __repr__(self) -> str:
-        return f"TokenText({self.id})"
-
-
-def parse_token(text: bytes) -> TokenText | None:
-    """The parts of a token, None when `text` has not a token's form."""
-    match = _TOKEN.fullmatch(text)
-    return None if match is None else TokenText(match[1].decode(), match[2])
 
 
 def new_token(
@@ -108,7 +93,7 @@ def token_to_line(token: Token) -> bytes:
 def token_of_line(line: bytes) -> Token:
     """The token of a line. ValueError says what is wrong, and shows nothing of the line."""
     try:
-        members = json.loads(line, object_pairs_hook=_without_twins)
+        members = json.loads(line.decode(), object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:  # json's own messages quote no text, but ours are plainer
         raise ValueError(str(error) if isinstance(error, _TwinsError) else "not one JSON object") from None
     if not isinstance(members, dict):
