@@ -14,10 +14,10 @@ ARGS ?=
 TYPED_TOOLS := $(filter-out tools/old_client_checks.py,$(wildcard tools/*.py tools/*/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check demo bench clean
+.PHONY: help run test check demo bench bench-edge clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/run-installed ## Start the daemon on its embedded store in ./statehouse-data (ARGS='--listen HOST:PORT ...').
 	@exec $(BIN)/statehoused $(ARGS)
@@ -41,6 +41,9 @@ demo: $(VENV)/run-installed ## Carry out a recorded agent run, kill the daemon i
 
 bench: $(VENV)/run-installed ## Measure the engine; prints JSON (docs/benchmarks.md).
 	$(BIN)/python tools/bench_engine.py $(ARGS)
+
+bench-edge: $(VENV)/dev-installed ## Measure the gRPC edge against purerpc as shipped; prints JSON (ARGS='--only calls ...').
+	$(BIN)/python tools/bench_edge.py $(ARGS)
 
 clean: ## Remove what was built or installed here; the data in ./statehouse-data stays.
 	rm -rf $(VENV) .venv-proto build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

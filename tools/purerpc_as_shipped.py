@@ -6,7 +6,9 @@ prints one JSON line, {"port": N, "pid": N}, when it accepts connections on 127.
 It runs on Trio and answers statehouse.v1.StatehouseService without a store behind it:
 
     GetState   the same record every time, a value of 200 bytes
-    Replay     --events events, each of 200 encoded bytes; 0: without end
+    Replay     --events events, each of 200 encoded bytes; 0: without end. After each --turn-every of them the handler
+               gives the loop a turn, as one does that waits for what it reads; 0: never, and then purerpc keeps all
+               that the client's window allows in memory, and answers nobody else meanwhile
     Commit     never answers
     Version    version "purerpc"; git_sha is JSON, {"tasks": number of Trio tasks alive}
 
@@ -63,7 +65,7 @@ def signature(method: MethodDescriptor) -> Any:
     return RPCSignature(cardinality, GetMessageClass(method.input_type), GetMessageClass(method.output_type))
 
 
-def service(events: int) -> Any:
+def service(events: int, turn_every: int) -> Any:
     """The purerpc Service with the four calls."""
     record = record_of(RECORD_BYTES)
     event = event_of(RECORD_BYTES)
@@ -72,8 +74,10 @@ def service(events: int) -> Any:
         return record
 
     async def replay(_request: pb.ReplayRequest) -> AsyncIterator[pb.ReplayEvent]:
-        for _ in range(events) if events else itertools.repeat(None):
+        for number in range(1, events + 1) if events else itertools.count(1):
             yield event
+            if turn_every and number % turn_every == 0:
+                await trio.lowlevel.checkpoint()
 
     async def commit(_request: pb.CommitRequest) -> pb.CommitResponse:
         await trio.sleep_forever()
@@ -88,11 +92,11 @@ def service(events: int) -> Any:
     return served
 
 
-async def serve(events: int) -> None:
+async def serve(events: int, turn_every: int) -> None:
     """Serve until cancelled: `Server.serve_async` but for the socket."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    handler = ConnectionHandler({SERVED.full_name: service(events)}, Server(port))
+    handler = ConnectionHandler({SERVED.full_name: service(events, turn_every)}, Server(port))
     print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
     await listener.serve(handler)
 
@@ -102,11 +106,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--events", type=int, default=0, metavar="N", help="events of a Replay; 0 (default): no end")
+    parser.add_argument("--turn-every", type=int, default=1, metavar="N", help="events in one go; default 1")
     arguments = parser.parse_args()
-    if arguments.events < 0:
-        parser.error("--events must not be negative")
+    if min(arguments.events, arguments.turn_every) < 0:
+        parser.error("--events and --turn-every must not be negative")
     try:
-        anyio.run(partial(serve, arguments.events), backend="trio")
+        anyio.run(partial(serve, arguments.events, arguments.turn_every), backend="trio")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

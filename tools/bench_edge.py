@@ -1,0 +1,252 @@
+"""Measure the gRPC edge against purerpc as shipped, in one run, round by round, and print one JSON object.
+
+    python tools/bench_edge.py                             everything, about 5 minutes
+    python tools/bench_edge.py --only calls --only replay  some of it
+    python tools/bench_edge.py --rounds 1 --seconds 0.5    whether it works at all, half a minute
+
+In a round every server has its turn, and the next round has them the other way round, so that what else the machine
+does hits all of them. Only ratios carry over to another machine. The measurements:
+
+    calls         GetState of a 200-byte record, 64 in flight on one grpc.aio channel: calls/s, and the daemon's
+                  CPU a call (figure `cpu`: user and system time of the whole process, all its threads)
+    latency       the same, one call at a time: the median
+    replay        events of 200 bytes a second, whole histories, to a reader that looks at frame headers only. The
+                  handler on purerpc gives its loop a turn after each event, as one does that waits for what it reads;
+                  `replay-no-turns` is against one that never waits, which is faster, but answers nobody else
+                  meanwhile, and has in memory all that the client's window lets it send
+    transactions  begin + write + commit, 64 grpc.aio clients with a channel each, fsync on, against the daemon
+                  of --before
+    client        our async client on asyncio and on Trio against grpc.aio, GetState, 64 in flight, our daemon
+
+The loads run in processes of their own. A table with each target, and how busy each load was, goes to stderr.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from daemon_process import DaemonFailedError
+from edge_load.figures import Figure, Goal, Sample, table
+from edge_load.meter import cpu_s_of
+from edge_load.processes import BenchError, Target, load
+from edge_load.servers import HISTORY, RECORD, Bench, Options
+
+BEFORE_THIS_EDGE: Final = "6e670e9"
+SHIPPED: Final = "purerpc as shipped"
+NO_TURNS: Final = "purerpc, a handler that never waits"
+
+
+def calls(bench: Bench) -> list[Figure]:
+    """GetState with many in flight: calls a second, and CPU a call."""
+    bench.notes["idle_daemon_cpu_share"] = idle_share(bench.ours, bench.options.seconds)
+    samples = get_state(bench, bench.options.in_flight)
+    both = (samples["ours"], samples[SHIPPED], SHIPPED)
+    return [
+        Figure("calls", "calls/s", Goal(6, at_least=True), *both, value=lambda sample: sample.rate),
+        Figure("cpu", "us/call", Goal(60, at_least=False, of_ratio=False), *both, value=lambda each: each.server_us),
+    ]
+
+
+def latency(bench: Bench) -> list[Figure]:
+    """GetState, one at a time."""
+    samples = get_state(bench, 1)
+    both = (samples["ours"], samples[SHIPPED], SHIPPED)
+    return [Figure("latency", "us", Goal(0.35, at_least=False), *both, value=lambda sample: sample.median_us)]
+
+
+def get_state(bench: Bench, in_flight: int) -> dict[str, list[Sample]]:
+    """Rounds of GetState with grpc.aio on our daemon and on purerpc."""
+    with load("grpc_load") as grpc:
+
+        def side(target: Target) -> Sample:
+            size: dict[str, Any] = {"seconds": bench.options.seconds, "in_flight": in_flight}
+            asked = {"target": target.address, "server_pid": target.pid, "names": RECORD, "decode": False}
+            return Sample((grpc.ask("get_state", **asked, **size),))
+
+        return bench.rounds({"ours": lambda: side(bench.ours), SHIPPED: lambda: side(bench.shipped)})
+
+
+def replay(bench: Bench) -> list[Figure]:
+    """Whole histories, to a reader that counts frames."""
+    with load("replay_reader") as reader:
+
+        def side(target: Target) -> Sample:
+            size: dict[str, Any] = {"seconds": bench.options.seconds, "events": bench.options.events}
+            return Sample((reader.ask("read", target=target.address, server_pid=target.pid, names=HISTORY, **size),))
+
+        targets = {"ours": bench.ours, SHIPPED: bench.shipped, NO_TURNS: bench.purerpc(turn_every=0)}
+        samples = bench.rounds({name: partial(side, target) for name, target in targets.items()})
+    bench.notes["event_bytes"] = {name: side[0].windows[0]["event_bytes"] for name, side in samples.items()}
+    goals = {("replay", SHIPPED): Goal(10, at_least=True), ("replay-no-turns", NO_TURNS): None}
+    return [
+        Figure(name, "events/s", goal, samples["ours"], samples[what], what, value=lambda sample: sample.rate)
+        for (name, what), goal in goals.items()
+    ]
+
+
+def transactions(bench: Bench) -> list[Figure]:
+    """Begin + write + commit, many clients, against the daemon of before; each on a store that was empty."""
+    before = bench.before  # first: it is what may be missing
+    targets = {"ours": bench.new_daemon("ours-empty"), "before": before}
+    with ExitStack() as stack:
+        loads = [stack.enter_context(load("grpc_load")) for _ in range(bench.options.load_processes)]
+        share = [len(range(number, bench.options.clients, len(loads))) for number in range(len(loads))]
+
+        def side(target: Target) -> Sample:
+            asked = {"target": target.address, "server_pid": target.pid, "seconds": bench.options.seconds}
+            for number, each in enumerate(loads):
+                each.send("transactions", first_client=sum(share[:number]), clients=share[number], **asked)
+            return Sample(tuple(each.receive(bench.options.seconds) for each in loads))
+
+        samples = bench.rounds({name: partial(side, target) for name, target in targets.items()})
+    both = (samples["ours"], samples["before"], f"daemon of {bench.options.before}")
+    return [Figure("transactions", "txn/s", Goal(4, at_least=True), *both, value=lambda sample: sample.rate)]
+
+
+def client(bench: Bench) -> list[Figure]:
+    """Our async client and grpc.aio on our daemon; the messages are decoded in both."""
+    size: dict[str, Any] = {"seconds": bench.options.seconds, "in_flight": bench.options.in_flight}
+    asked = {"target": bench.ours.address, "server_pid": bench.ours.pid, "names": RECORD, **size}
+    with load("grpc_load") as grpc, load("own_client_load") as own:
+        samples = bench.rounds(
+            {
+                "asyncio": lambda: Sample((own.ask("get_state", backend="asyncio", **asked),)),
+                "grpc.aio": lambda: Sample((grpc.ask("get_state", decode=True, **asked),)),
+                "trio": lambda: Sample((own.ask("get_state", backend="trio", **asked),)),
+            }
+        )
+    against, goal = (samples["grpc.aio"], "grpc.aio"), Goal(0.5, at_least=True)
+    return [
+        Figure(f"client-{name}", "calls/s", goal, samples[name], *against, value=lambda sample: sample.rate)
+        for name in ("asyncio", "trio")
+    ]
+
+
+def idle_share(target: Target, seconds: float) -> float:
+    """What the daemon takes of a core when nobody calls: this much of `cpu` is not the calls'."""
+    started_s, cpu_s = time.perf_counter(), cpu_s_of(target.pid)
+    time.sleep(seconds)
+    return round((cpu_s_of(target.pid) - cpu_s) / (time.perf_counter() - started_s), 4)
+
+
+MEASUREMENTS: Final[Mapping[str, Callable[[Bench], list[Figure]]]] = {
+    "calls": calls,
+    "latency": latency,
+    "replay": replay,
+    "transactions": transactions,
+    "client": client,
+}
+
+
+def machine(directory: Path) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "cores": os.cpu_count() or 0,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "load_average_1m": os.getloadavg()[0],
+        "file_system": file_system_of(directory),
+    }
+
+
+def file_system_of(directory: Path) -> str:
+    """The type of the file system that a directory is on."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    around = [(len(Path(where).parts), kind) for where, kind in mounts if directory.resolve().is_relative_to(where)]
+    return max(around)[1]
+
+
+def arguments_of(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench_edge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--only", action="append", choices=MEASUREMENTS, metavar="NAME", help="only this measurement; may be repeated")
+    add("--rounds", type=_count, default=5, metavar="N", help="turns of each server (default: %(default)s)")
+    add("--seconds", type=_seconds, default=3.0, metavar="S", help="time that counts in a turn (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the JSON here instead of to stdout")
+    add("--dir", type=Path, default=Path(), help="where the stores are made, on a real disk (default: here)")
+    add("--before", default=BEFORE_THIS_EDGE, metavar="REV", help="git revision of transactions' other daemon")
+    add("--events", type=_count, default=20_000, metavar="N", help="events of a history (default: %(default)s)")
+    add("--in-flight", type=_count, default=64, metavar="N", help="GetStates at once (default: %(default)s)")
+    add("--clients", type=_count, default=64, metavar="N", help="clients of transactions (default: %(default)s)")
+    add("--load-processes", type=_count, default=1, metavar="N", help="loads of transactions (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    if not arguments.dir.is_dir():
+        parser.error(f"--dir: {arguments.dir} is not a directory")
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        parser.error(f"--json: {arguments.json.parent} is not a directory")
+    if arguments.load_processes > arguments.clients:
+        parser.error("--load-processes: more processes than --clients")
+    return arguments
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = arguments_of(argv)
+    options = Options(**{field: getattr(arguments, field) for field in Options.__annotations__})
+    signal.signal(signal.SIGTERM, _interrupt)
+    results: dict[str, Any] = {"machine": machine(arguments.dir)}
+    if results["machine"]["file_system"] == "tmpfs":
+        print("bench_edge: --dir is on a tmpfs, where fsync costs nothing", file=sys.stderr)
+    figures: list[Figure] = []
+    scratch = Path(tempfile.mkdtemp(prefix="bench-edge-", dir=arguments.dir)).resolve()
+    try:
+        with ExitStack() as stack:
+            bench = Bench(options, scratch, stack)
+            for name in arguments.only or MEASUREMENTS:
+                print(f"{name} ...", file=sys.stderr)
+                figures += MEASUREMENTS[name](bench)
+    except (BenchError, DaemonFailedError) as error:
+        lines = str(error).splitlines()
+        print("bench_edge:", *dict.fromkeys([lines[0], lines[-1]]), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench_edge: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        shutil.rmtree(scratch)
+    print(table(figures), file=sys.stderr)
+    results |= {"options": vars(arguments) | {"json": str(arguments.json), "dir": str(arguments.dir)}}
+    results |= {"notes": bench.notes, "figures": {figure.name: figure.as_json() for figure in figures}}
+    text = json.dumps(results, indent=2) + "\n"
+    if arguments.json:
+        arguments.json.write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
