@@ -265,8 +265,8 @@ def _deflated(content: bytes | None, window_bits: int) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, window_bits)
     if content is not None:
         return packer.compress(content) + packer.flush()
-    chunk = bytes(2**20)
-    return b"".join(packer.compress(chunk) for _ in range(BOMB_BYTES // len(chunk))) + packer.flush()
+    chunks = [packer.compress(bytes(BOMB_BYTES // 100)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2)]
+    return chunks[0] + 99 * chunks[1]  # a flushed chunk stands by itself; the checksum at the end is never reached
 
 
 ATTACKS: Final = (

@@ -14,6 +14,8 @@ SERVICE: Final = "/statehouse.v1.StatehouseService/"
 HEADER_BYTES: Final = 9
 FRAME_BYTES: Final = 16_384
 """The longest payload that needs no leave of the peer."""
+FIRST_WINDOW: Final = 65_535
+"""A window that nobody has changed."""
 LARGEST_WINDOW: Final = 2**31 - 1
 
 ACK: Final = 0x1

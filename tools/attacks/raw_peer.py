@@ -20,10 +20,13 @@ from attacks.raw_http2 import (
     ACK,
     END_HEADERS,
     END_STREAM,
+    FIRST_WINDOW,
+    FRAME_BYTES,
     HEADER,
     HEADER_BYTES,
     PREFACE,
     Kind,
+    Setting,
     call_block,
     frame,
     headers_frame,
@@ -85,6 +88,8 @@ class RawPeer:
         self.pongs = 0
         self.credit: dict[int, int] = {}
         """What the server has given on each stream, 0 for the connection, on top of the first windows."""
+        self.sent: dict[int, int] = {}
+        """Of DATA that `upload` has sent, likewise."""
         self.server_settings: dict[int, int] = {}
         self.goodbye: Goodbye | None = None
         self.closed = False
@@ -92,6 +97,7 @@ class RawPeer:
         self.next_stream_id = 1
         self._received = bytearray()
         self._decoder = Decoder()
+        self._decoder.max_allowable_table_size = 2**32 - 1
         self._block = bytearray()
         if preface:
             self.send(PREFACE + settings(wanted))
@@ -142,6 +148,19 @@ class RawPeer:
         body = frame(Kind.DATA, END_STREAM, stream_id, message(content))
         self.send(headers_frame(stream_id, call_block(path, extra)) + body)
         return stream_id
+
+    def upload(self, stream_id: int, content: bytes, until_s: float = math.inf) -> int:
+        """Send as much of it as the server's windows let through now, as DATA; how much that was."""
+        window = self.server_settings.get(Setting.INITIAL_WINDOW_SIZE, FIRST_WINDOW) + self._balance(stream_id)
+        room = max(min(window, FIRST_WINDOW + self._balance(0), len(content)), 0)
+        for at in range(0, room, FRAME_BYTES):
+            self.send(frame(Kind.DATA, 0, stream_id, content[at : min(at + FRAME_BYTES, room)]), until_s)
+        for each in (0, stream_id):
+            self.sent[each] = self.sent.get(each, 0) + room
+        return room
+
+    def _balance(self, stream_id: int) -> int:
+        return self.credit.get(stream_id, 0) - self.sent.get(stream_id, 0)
 
     # Reading
 

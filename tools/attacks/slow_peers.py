@@ -3,8 +3,6 @@
 import struct
 import time
 from collections.abc import Iterable
-from functools import partial
-from operator import contains
 from typing import Final
 
 from attacks.attack import LARGE, MANY, Attack, Report, Stage, get_state, replay
@@ -30,8 +28,6 @@ NO_WINDOW: Final[dict[int, int]] = {Setting.INITIAL_WINDOW_SIZE: 0}
 WHOLE_WINDOW: Final[dict[int, int]] = {Setting.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}
 IDLE: Final = 500
 CONNECTIONS: Final = 3_000
-WINDOW_BYTES: Final = 65_535
-"""A window that nobody has changed."""
 PATIENCE_S: Final = 10.0
 BLOCK: Final = bytes(FRAME_BYTES)
 
@@ -184,23 +180,22 @@ def connection_flood(stage: Stage) -> Report:
 
 
 def _uploads(stage: Stage, connected: Iterable[RawPeer], calls: int) -> Report:
-    """On each connection, `calls` requests of nearly MESSAGE_BYTES, taking turns, within the windows."""
-    sent = 0
+    """On each connection, `calls` requests that want UPLOAD_BYTES each in messages of MESSAGE_BYTES, within windows."""
+    content, sent = message(b"", length=MESSAGE_BYTES) + bytes(MESSAGE_BYTES), 0
     peers = list(connected)
-    for peer in peers:
-        peer.until(partial(contains, peer.credit, 0), 0.5)
-        room = min(peer.server_settings.get(Setting.INITIAL_WINDOW_SIZE, WINDOW_BYTES), MESSAGE_BYTES - 1)
-        upload, left = message(b"", length=MESSAGE_BYTES) + bytes(room), WINDOW_BYTES
-        for stream_id in [peer.start("Write") for _ in range(calls)]:
-            for at in range(0, room, FRAME_BYTES):
-                left, peer.credit[0] = left + peer.credit.get(0, 0), 0
-                piece = upload[at : min(at + FRAME_BYTES, room)]
-                if len(piece) <= left and peer.send(frame(Kind.DATA, 0, stream_id, piece), stage.end_s + PATIENCE_S):
-                    left -= len(piece)
-                    sent += len(piece)
-    stage.rest()
+    streams = {peer: [peer.start("Write") for _ in range(calls)] for peer in peers}
+    done: dict[tuple[RawPeer, int], int] = {}
+    while not stage.over:
+        for peer, stream_ids in streams.items():
+            for stream_id in stream_ids:
+                so_far = done.get((peer, stream_id), 0)
+                if so_far < UPLOAD_BYTES and stream_id not in peer.over and not peer.closed:
+                    room = peer.upload(stream_id, content[so_far % len(content) :][: 16 * FRAME_BYTES], stage.end_s)
+                    done[peer, stream_id] = so_far + room
+                    sent += room
+            peer.take()
     report = _close(peers)
-    report.note += f", {sent >> 20} MiB sent"
+    report.note += f", {sent / 2**20:.1f} MiB sent"
     return report
 
 

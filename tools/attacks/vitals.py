@@ -5,7 +5,6 @@ at SIGUSR1; a daemon that does not catch that signal would die of it, so it is a
 """
 
 import json
-import os
 import signal
 import time
 from collections.abc import Mapping
@@ -86,7 +85,7 @@ def _descriptors(pid: int) -> dict[str, int]:
     counts = {"sockets": 0, "files": 0}
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed since
-            counts["sockets" if os.readlink(descriptor).startswith("socket:") else "files"] += 1
+            counts["sockets" if str(descriptor.readlink()).startswith("socket:") else "files"] += 1
     return counts
 
 
