@@ -44,6 +44,9 @@ H = TypeVar("H")
 
 CONTINUATIONS: Final = 64
 """Frames that one header block may take (CVE-2024-27316)."""
+SETTINGS_BYTES: Final = 32 * 6
+"""Of one SETTINGS frame. There are six settings; one that names the window 2,730 times has us change every stream as
+often."""
 
 
 class Connection(Outgoing, Generic[H]):
@@ -54,7 +57,6 @@ class Connection(Outgoing, Generic[H]):
     ) -> None:
         """`settings` are ours, `window_bytes` is what the peer may have under way over all streams."""
         super().__init__(client=client, settings=settings, window_bytes=window_bytes)
-        self._client = client
         self._now = now
         self._settings = settings
         self._decoder = decoder
@@ -88,27 +90,31 @@ class Connection(Outgoing, Generic[H]):
             return
         self._now = now
         unread = self._rest + received if self._rest else received
-        at = 0
         try:
-            if self._preface:
-                at = self._take_preface(unread)
-            while len(unread) - at >= FRAME_HEADER_BYTES and not self._preface:
-                high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(unread, at)
-                size = high << 8 | low
-                if size > FRAME_BYTES:  # refused before it is waited for
-                    raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-                end = at + FRAME_HEADER_BYTES + size
-                if end > len(unread):
-                    break
-                try:
-                    self._frame(kind, flags, stream_id & U31, unread[at + FRAME_HEADER_BYTES : end])
-                except StreamFaultError as fault:
-                    self._spend(Budget.RESETS)
-                    self._break_stream(fault)
-                at = end
+            at = self._take_preface(unread) if self._preface else 0
+            self._rest = unread[at:] if self._preface else unread[self._take_frames(unread, at) :]
         except ConnectionFaultError as fault:
             self.end(fault.code, str(fault))
-        self._rest = unread[at:] if self.ended is None else b""
+        if self.ended is not None:
+            self._rest = b""
+
+    def _take_frames(self, unread: bytes, at: int) -> int:
+        """Take the frames that are whole, from `at` on; returns where they end."""
+        while len(unread) - at >= FRAME_HEADER_BYTES and self.ended is None:
+            high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(unread, at)
+            size = high << 8 | low
+            if size > FRAME_BYTES:  # refused before it is waited for
+                raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+            end = at + FRAME_HEADER_BYTES + size
+            if end > len(unread):
+                break
+            try:
+                self._frame(kind, flags, stream_id & U31, unread[at + FRAME_HEADER_BYTES : end])
+            except StreamFaultError as fault:
+                self._spend(Budget.RESETS)
+                self._break_stream(fault)
+            at = end
+        return at
 
     def _take_preface(self, unread: bytes) -> int:
         begun = unread[: len(self._preface)]
@@ -150,6 +156,9 @@ class Connection(Outgoing, Generic[H]):
             self._receive_window = self._window_bytes
         if flags & PADDED:
             payload = _without_padding(payload)
+        ends = bool(flags & END_STREAM)
+        if not payload and not ends:
+            self._spend(Budget.CONTROL)
         stream = self.streams.get(stream_id)
         if stream is None or stream.state >= State.HALF_CLOSED_REMOTE:
             self._judge(FrameType.DATA, stream_id)
@@ -157,9 +166,6 @@ class Connection(Outgoing, Generic[H]):
         stream.receive_window -= flow_bytes
         if stream.receive_window < 0:
             raise StreamFaultError(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
-        ends = bool(flags & END_STREAM)
-        if not payload and not ends:
-            self._spend(Budget.CONTROL)
         if ends:
             self._end_received(stream)
         self._data_came(stream, payload, ends=ends)
@@ -170,18 +176,15 @@ class Connection(Outgoing, Generic[H]):
         if flags & PRIORITY:
             if len(payload) < 5:
                 raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            depends_on, payload = U32.unpack_from(payload)[0] & U31, payload[5:]
-        else:
-            depends_on = 0
-        self._block, self._block_bytes = [], 0
+            self._priority(0, stream_id, payload)
+            payload = payload[5:]
         self._gather_block(flags, stream_id, payload)
-        if depends_on == stream_id:
-            raise StreamFaultError(stream_id, ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
 
     def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block_stream is None:
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        self._gather_block(flags | self._block_stream[1], stream_id, payload)
+        # Other flags mean nothing here: END_STREAM is that of the HEADERS.
+        self._gather_block(flags & END_HEADERS | self._block_stream[1], stream_id, payload)
 
     def _gather_block(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._block.append(payload)
@@ -193,6 +196,7 @@ class Connection(Outgoing, Generic[H]):
             return
         self._block_stream = None
         block = payload if len(self._block) == 1 else b"".join(self._block)
+        self._block, self._block_bytes = [], 0
         try:
             # Decoded whoever it is for: the table is the connection's.
             headers = self._decoder.decode(block)
@@ -220,7 +224,8 @@ class Connection(Outgoing, Generic[H]):
 
     def _priority(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
         if U32.unpack_from(payload)[0] & U31 == stream_id:
-            raise StreamFaultError(stream_id, ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
+            # A stream's fault once (RFC 7540, 5.3.1); but it may be idle, where there is nothing to reset.
+            raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
 
     def _reset(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
         stream = self.streams.pop(stream_id, None)
@@ -235,6 +240,8 @@ class Connection(Outgoing, Generic[H]):
             raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
         if flags & ACK:
             return
+        if len(payload) > SETTINGS_BYTES:
+            raise ConnectionFaultError(ErrorCode.ENHANCE_YOUR_CALM, f"SETTINGS of {len(payload)} bytes")
         for name, value in read_settings(payload):
             self._set(name, value)
         self._greeted = True
@@ -311,6 +318,8 @@ class Connection(Outgoing, Generic[H]):
 
     def _break_stream(self, fault: StreamFaultError) -> None:
         stream = self.streams.get(fault.stream_id)
+        if stream is None and self._is_idle(fault.stream_id):  # nothing to reset (5.1)
+            raise ConnectionFaultError(fault.code, str(fault)) from fault
         if stream is not None:
             self.reset(stream, fault.code)
             self._reset_came(stream, fault.code)

@@ -39,7 +39,10 @@ TABLE_BYTES: Final = 4_096
 """HPACK's dynamic table, in each direction: the default of RFC 9113."""
 KEPT_BLOCKS: Final = 64
 KEPT_BLOCK_BYTES: Final = 512
-"""Whose meaning is kept; a block of table entries alone has a dozen bytes."""
+KEPT_LIST_BYTES: Final = 2 * 1024
+"""Whose meaning is kept; a block of table entries alone has a dozen bytes, but each may stand for a long field."""
+TABLE_SIZE_UPDATES: Final = 2
+"""That a block may begin with: the smallest size since the last block, and the present one (RFC 7541, 4.2)."""
 
 _INTEGER_BYTES: Final = 5
 _PAST_THE_NAME: Final = 3
@@ -71,10 +74,10 @@ class HeaderDecoder(Generic[T]):
             raise HeaderBlockError(str(error)) from error
         for index, part, start, end in strings:
             self._check_padding(fields[index][part], block[start:end])
-        meaning = self._read(fields)
         if changes_table:
             self._kept.clear()
-        elif len(block) <= KEPT_BLOCK_BYTES:
+        meaning = self._read(fields)
+        if not changes_table and len(block) <= KEPT_BLOCK_BYTES and _list_bytes(fields) <= KEPT_LIST_BYTES:
             if len(self._kept) >= KEPT_BLOCKS:
                 self._kept.clear()
             self._kept[block] = meaning
@@ -91,13 +94,20 @@ class HeaderEncoder:
 
     def __init__(self) -> None:
         self._encoder = Encoder()
+        self._smallest_table = self._table = TABLE_BYTES  # since the last block, and now
 
     def limit_table(self, size_bytes: int) -> None:
-        """The peer's HEADER_TABLE_SIZE."""
-        self._encoder.header_table_size = min(size_bytes, TABLE_BYTES)
+        """The peer's HEADER_TABLE_SIZE. The next block tells of the smallest since the last one, and of the latest."""
+        self._table = min(size_bytes, TABLE_BYTES)
+        self._smallest_table = min(self._smallest_table, self._table)
 
     def encode(self, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The block of these fields."""
+        if self._smallest_table != self._encoder.header_table_size:
+            # Only here: jh2 would remember each change until the next block, and a peer can change without end.
+            self._encoder.header_table_size = self._smallest_table
+        if self._table != self._smallest_table:
+            self._encoder.header_table_size = self._smallest_table = self._table
         block: bytes = self._encoder.encode([(name, value, False) for name, value in fields])
         return block
 
@@ -108,6 +118,10 @@ def literal_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         b"\x88" if (name, value) == (b":status", b"200") else b"\x00" + _string(name) + _string(value)
         for name, value in fields
     )
+
+
+def _list_bytes(fields: Fields) -> int:
+    return sum(len(name) + len(value) for name, value, _ in fields)
 
 
 def _string(text: bytes) -> bytes:
@@ -129,7 +143,7 @@ def _walk(block: bytes) -> tuple[bool, list[tuple[int, int, int, int]]]:
 
     Raises HeaderBlockError for a block that does not end where its last field does.
     """
-    at = index = 0
+    at = index = updates = 0
     changes_table = False
     strings: list[tuple[int, int, int, int]] = []
     try:
@@ -150,8 +164,9 @@ def _walk(block: bytes) -> tuple[bool, list[tuple[int, int, int, int]]]:
             else:  # 6.3: a size update
                 size, at = _integer(block, at, 0x1F)
                 changes_table = True
-                if index or size > TABLE_BYTES:
-                    raise HeaderBlockError("a table size that is too large, or behind a field")
+                updates += 1
+                if index or size > TABLE_BYTES or updates > TABLE_SIZE_UPDATES:
+                    raise HeaderBlockError("a table size that is too large, behind a field, or one too many")
                 continue
             index += 1
             if index > BLOCK_FIELDS:

@@ -34,6 +34,7 @@ class Outgoing:
     """The sending half of a connection, and its streams. On a stream that is closed nothing can be sent."""
 
     def __init__(self, *, client: bool, settings: dict[Setting, int], window_bytes: int) -> None:
+        self._client = client
         self.output = bytearray(CONNECTION_PREFACE if client else b"")
         self.ended: Ended | None = None
         self.streams: dict[int, Stream] = {}
@@ -105,8 +106,9 @@ class Outgoing:
         """End the connection with a GOAWAY. Nothing is read after it. Idempotent."""
         if self.ended is None:
             self.ended = Ended(code, reason)
+            looked_at = 0 if self._client else self.highest_stream_id  # of the streams that the peer opens
             debug = reason.encode()[:64] if code != ErrorCode.NO_ERROR else b""
-            self.output += frame(FrameType.GOAWAY, 0, 0, goaway_payload(self.highest_stream_id, code, debug))
+            self.output += frame(FrameType.GOAWAY, 0, 0, goaway_payload(looked_at, code, debug))
 
     def _end_sent(self, stream: Stream) -> None:
         stream.state = AFTER_END_SENT[stream.state]
