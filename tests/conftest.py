@@ -1,6 +1,7 @@
 """Fixtures live in `fix_*.py` modules by subject; this names them."""
 
 pytest_plugins = [
+    "fix_certificates",
     "fix_daemon",
     "client.fix_server",
     "rpc.fix_edge",
@@ -8,5 +9,6 @@ pytest_plugins = [
     "storage.fix_log",
     "storage.fix_store",
     "actors.fix_engine",
+    "e2e.fix_targets",
     "e2e.fix_wire",
 ]
