@@ -8,7 +8,7 @@ from attrs import evolve, fields
 from statehouse.config import CONFIG_FILE_BYTES, load
 from statehouse.errors import ConfigError
 from statehouse.limits import MIB, Limits
-from statehouse.setting_forms import Address, LogLevels
+from statehouse.setting_forms import Address, LogLevels, UnixAddress
 from statehouse.settings import LogFormat, Settings, VerifyOnStart, declared_settings
 
 
@@ -62,6 +62,14 @@ def test_a_default_as_shown_reads_as_the_default_from_everywhere(setting, toml):
 # Another value than the default for each setting, as text and as it is read.
 EXAMPLES = {
     "listen_addr": ("[::1]:0", Address("::1", 0)),
+    "tls_cert": ("/etc/statehouse/tls.crt", Path("/etc/statehouse/tls.crt")),
+    "tls_key": ("tls.key", Path("tls.key")),
+    "tls_client_ca": ("/etc/ca.pem", Path("/etc/ca.pem")),
+    "token_file": ("./none", Path("none")),
+    "insecure": ("yes", True),
+    "max_connections": ("10", 10),
+    "connection_idle_s": ("0", 0.0),
+    "connection_age_s": ("86400", 86400.0),
     "data_dir": ("/srv/statehouse", Path("/srv/statehouse")),
     "use_memory": ("1", True),
     "fsync_on_commit": ("no", False),
@@ -85,6 +93,13 @@ EXAMPLES = {
     "limits.staged_bytes": ("160MiB", 160 * MIB),
 }
 
+# What another setting needs beside it.
+COMPANIONS = {
+    "tls_cert": {"tls_key": "k"},
+    "tls_key": {"tls_cert": "c"},
+    "tls_client_ca": {"tls_key": "k", "tls_cert": "c"},
+}
+
 
 def value_of(settings, name):
     return getattr(settings.limits, name.removeprefix("limits.")) if "." in name else getattr(settings, name)
@@ -98,11 +113,17 @@ def test_flag_over_environment_over_file_over_default(setting, toml):
     with_example = toml((f"[{head}]\n" if head else "") + f'{tail} = "{text}"\n')
     default = {setting.name: setting.shown_default}
     default_variable = {setting.variable: setting.shown_default}
-    assert value_of(load({}, {}, with_example), setting.name) == expected
-    assert value_of(load({}, default_variable, with_example), setting.name) == setting.default
-    assert value_of(load({}, {setting.variable: text}, None), setting.name) == expected
-    assert value_of(load(default, {setting.variable: text}, with_example), setting.name) == setting.default
-    assert value_of(load({setting.name: text}, default_variable, None), setting.name) == expected
+    beside = COMPANIONS.get(setting.name, {})
+
+    def read(flags, environment, path):
+        return value_of(load(flags | beside, environment, path), setting.name)
+
+    assert read({}, {}, with_example) == expected
+    assert read({}, {setting.variable: text}, None) == expected
+    assert read({setting.name: text}, default_variable, None) == expected
+    if not beside:  # unset, it would leave its companion alone, which is refused
+        assert read({}, default_variable, with_example) == setting.default
+        assert read(default, {setting.variable: text}, with_example) == setting.default
 
 
 def test_toml_types(toml):
@@ -128,6 +149,11 @@ def test_toml_types(toml):
         ("[::]:0", Address("::", 0)),
         *((text, None) for text in ("", ":1", "host", "host:", "host:65536", "host:-1", "::1:1", "[::1]", "a b:1")),
         *((text, None) for text in ("http://host:1", "host:\uff11", "host:1x")),
+        ("unix:/run/statehouse.sock", UnixAddress(Path("/run/statehouse.sock"))),
+        ("unix:///run/s", UnixAddress(Path("/run/s"))),
+        (f"unix:/{'n' * 106}", UnixAddress(Path("/" + "n" * 106))),
+        *((text, None) for text in ("unix:", "unix:/", "unix:///", "unix:run/s", "unix:/a\0b", "unix:@abstract")),
+        *((text, None) for text in (f"unix:/{'n' * 107}", f"unix:/{'é' * 54}", "unix:~nobody-of-this-name/s")),
     ],
 )
 def test_addresses(text, expected):
@@ -300,6 +326,25 @@ def test_a_file_that_cannot_be_read(tmp_path):
 )
 def test_values_out_of_bounds(flags, expected):
     assert expected in refused(flags)
+
+
+def test_a_path_that_is_none_is_not_set():
+    assert load({"token_file": "none"}, {"STATEHOUSE_TOKEN_FILE": "/etc/tokens"}, None).token_file is None
+    assert load({}, {"STATEHOUSE_TOKEN_FILE": "None"}, None).token_file is None
+    assert "expected a path, or none" in refused({"token_file": ""})
+
+
+def test_settings_of_tls_that_need_each_other(toml):
+    assert (
+        refused({"tls_cert": "c"}) == "tls_cert is set from the flag --tls-cert, and tls_key is not: tls_cert needs it"
+    )
+    assert refused(environment={"STATEHOUSE_TLS_KEY": "k"}) == (
+        "tls_key is set from the environment variable STATEHOUSE_TLS_KEY, and tls_cert is not: tls_key needs it"
+    )
+    path = toml('tls_client_ca = "a"\n')
+    assert refused(toml_path=path) == (
+        f"tls_client_ca is set from the file {path}, and tls_cert is not: tls_client_ca needs it"
+    )
 
 
 def test_values_that_cannot_be_obeyed_together():

@@ -1,9 +1,11 @@
 """A real statehoused: how it starts, what it refuses, and how it stops."""
 
+import json
 import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -12,13 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 import trio
+import trio.testing
 from daemon_process import STATEHOUSED
 from fix_daemon import refusal
 
 import statehouse
 from statehouse.cli.exit_codes import daemon_exit_for
-from statehouse.daemon import run_daemon
+from statehouse.daemon import _at_each, _Life, run_daemon
 from statehouse.limits import Limits
 from statehouse.setting_forms import Address
 from statehouse.settings import Settings
@@ -266,6 +270,173 @@ def stalled_replay(address):
             self.channel.close()
 
     return Stalled()
+
+
+# Who may come in
+
+
+def grpc_health(address):
+    """The daemon's health as grpcio hears it."""
+    import grpc
+
+    from statehouse.v1 import statehouse_pb2 as pb
+
+    with grpc.insecure_channel(address) as channel:
+        health = channel.unary_unary(
+            "/statehouse.v1.StatehouseService/Health",
+            request_serializer=pb.HealthRequest.SerializeToString,
+            response_deserializer=pb.HealthResponse.FromString,
+        )
+        return health(pb.HealthRequest(), timeout=20).status
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    """A token file in which there is no token."""
+    path = tmp_path / "tokens"
+    path.touch(0o600)
+    return path
+
+
+def test_a_unix_socket(make_daemon, tmp_path):
+    path = tmp_path / "s"
+    daemon = make_daemon(listen=f"unix:{path}").start()
+    assert (daemon.ready["address"], daemon.ready["port"]) == (f"unix:{path}", 0)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert grpc_health(daemon.address) == "ok"
+    other = make_daemon(tmp_path / "other", listen=f"unix:{path}")
+    assert refusal(other, 4) == f"statehoused: cannot listen on unix:{path}: Address already in use"
+    assert grpc_health(daemon.address) == "ok"
+    daemon.kill()
+    assert path.is_socket()
+    daemon.start()
+    assert grpc_health(daemon.address) == "ok"
+    assert daemon.stop() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--tls-cert", "CERT", "--tls-key", "KEY"]])
+def test_beyond_loopback_nobody_comes_in_unasked(options, make_daemon, authority):
+    issued = authority.issue()
+    files = {"CERT": str(issued.cert), "KEY": str(issued.key)}
+    daemon = make_daemon(listen="0.0.0.0:0", options=[files.get(option, option) for option in options])
+    said = refusal(daemon, 4)
+    assert said.startswith("statehoused: cannot listen on 0.0.0.0:0: other machines reach 0.0.0.0, and nobody would")
+    assert "token_file" in said
+
+
+def test_beyond_loopback_when_insecure_is_on(make_daemon):
+    daemon = make_daemon(listen="0.0.0.0:0", options=["--insecure"]).start()
+    (warning,) = [line for line in daemon.lines if '"warning"' in line]
+    assert "whoever reaches the address may read and change everything: insecure is on" in warning
+    assert daemon.ready["port"] > 0
+
+
+def test_beyond_loopback_with_tokens_and_without_tls_is_a_warning(make_daemon, token_file):
+    daemon = make_daemon(listen="0.0.0.0:0", options=["--token-file", str(token_file)]).start()
+    (warning,) = [line for line in daemon.lines if '"warning"' in line]
+    assert "data and tokens cross the network unencrypted: tls_cert is not set" in warning
+    assert daemon.events("calls need a token")[0]["known"] == 0
+
+
+def test_on_loopback_nothing_is_warned_of(make_daemon, token_file):
+    daemon = make_daemon(options=["--insecure", "--token-file", str(token_file)]).start()
+    assert [line for line in daemon.lines if '"info"' not in line] == []
+
+
+def test_a_certificate_or_a_token_file_that_cannot_be_used_is_refused_before_anything_is_opened(
+    make_daemon, authority, other_authority, tmp_path
+):
+    cert, key = authority.issue().cert, other_authority.issue().key
+    daemon = make_daemon(options=["--tls-cert", str(cert), "--tls-key", str(key)])
+    assert refusal(daemon, 2) == f"statehoused: the TLS private key {key} does not belong to the certificate {cert}"
+    assert str(tmp_path / "none") in refusal(make_daemon(options=["--token-file", str(tmp_path / "none")]), 2)
+    assert not daemon.data_dir.exists()
+
+
+def reloads(daemon):
+    """What was reloaded and what was not, in order."""
+    return [
+        (line["level"], line["event"].partition(":")[0], line["what"], line.get("reason"))
+        for line in map(json.loads, daemon.lines)
+        if "reloaded" in line["event"]
+    ]
+
+
+def test_sighup_reloads_certificates_and_tokens_and_keeps_what_it_cannot_replace(
+    make_daemon, authority, other_authority, token_file
+):
+    cert, key = authority.issue()
+    options = ["--tls-cert", cert, "--tls-key", key, "--tls-client-ca", authority.file, "--token-file", token_file]
+    daemon = make_daemon(options=[str(option) for option in options]).start()
+    (tls,) = daemon.events("TLS is on")
+    assert (tls["client_certificates"], tls["expires"][:2]) == (True, "30")
+    daemon.send(signal.SIGHUP)
+    daemon.wait_until(lambda: len(reloads(daemon)) == 2)
+    key.write_bytes(other_authority.issue().key.read_bytes())
+    daemon.send(signal.SIGHUP)
+    daemon.wait_until(lambda: len(reloads(daemon)) == 4)
+    authority.issue()
+    token_file.chmod(0o644)
+    daemon.send(signal.SIGHUP)
+    daemon.wait_until(lambda: len(reloads(daemon)) == 6)
+    done = [("info", "reloaded", "certificates", None), ("info", "reloaded", "tokens", None)]
+    told = reloads(daemon)
+    assert told[:2] == done
+    assert told[2] == (
+        "error",
+        "not reloaded",
+        "certificates",
+        f"the TLS private key {key} does not belong to the certificate {cert}",
+    )
+    assert told[3:5] == [done[1], done[0]]
+    assert told[5][:3] == ("error", "not reloaded", "tokens")
+    assert daemon.stop() == 0
+
+
+def test_sighup_and_sigusr1_never_end_the_daemon(make_daemon):
+    daemon = make_daemon()
+    daemon.launch()
+    daemon.wait_for("starting")
+    daemon.send(signal.SIGHUP)
+    daemon.send(signal.SIGUSR1)
+    daemon.wait_ready()
+    daemon.wait_for("nothing to reload: neither certificates nor tokens are set")
+    assert daemon.wait_for("edge")["level"] == "info"
+    assert grpc_health(daemon.address) == "ok"
+    assert daemon.stop() == 0
+
+
+async def test_a_disk_that_does_not_answer_holds_up_a_reload_and_nothing_else():
+    answers = threading.Event()
+    life = _Life(on_hangup={"certificates": SimpleNamespace(reload=lambda: answers.wait(30))})
+    with structlog.testing.capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(life.reload)
+            await trio.testing.wait_all_tasks_blocked()
+            await life.log_census()
+            answers.set()
+    assert [line["event"] for line in lines] == ["edge", "reloaded"]
+
+
+async def test_a_bug_in_what_a_signal_asks_for_is_logged_and_ends_nothing():
+    asked = [trio.Event(), trio.Event()]
+
+    async def act():
+        await trio.lowlevel.checkpoint()
+        first = not asked[0].is_set()
+        asked[0 if first else 1].set()
+        if first:
+            raise ZeroDivisionError
+
+    with structlog.testing.capture_logs() as lines, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_at_each, signal.SIGUSR1, act)
+            for each in asked:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                await each.wait()
+            nursery.cancel_scope.cancel()
+    assert [(line["event"], line["signal"]) for line in lines] == [("a signal was not obeyed", "SIGUSR1")]
 
 
 def test_help_names_every_setting_and_exit_code():

@@ -64,12 +64,12 @@ class DaemonProcess:
 
     @property
     def address(self) -> str:
-        """HOST:PORT of the newest start."""
+        """HOST:PORT or unix:/PATH of the newest start."""
         return str(self.ready["address"])
 
     @property
     def port(self) -> int:
-        """The port of the newest start."""
+        """The port of the newest start; 0 with a Unix socket."""
         return int(self.ready["port"])
 
     @property
@@ -117,6 +117,10 @@ class DaemonProcess:
         """Block until the log has a line of this event; its fields. Raises as `wait_ready` does."""
         self._wait_until(lambda: bool(self.events(event)), timeout_s, f"logging {event!r}")
         return self.events(event)[-1]
+
+    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
+        """Block until something is so, asked whenever the log has a new line. Raises as `wait_ready` does."""
+        self._wait_until(is_so, timeout_s, "what was waited for")
 
     def send(self, signal_number: signal.Signals) -> None:
         """Send the process a signal."""
