@@ -112,10 +112,14 @@ class HeaderEncoder:
         return block
 
 
-def literal_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A block that uses no dynamic table (RFC 7541, 6.2.2): the same bytes on every connection, so encoded once."""
+def literal_block(fields: Iterable[tuple[bytes, bytes]], *, never_indexed: bool = False) -> bytes:
+    """A block that uses no dynamic table (RFC 7541, 6.2.2): the same bytes on every connection, so encoded once.
+
+    Secrets are `never_indexed` (6.2.3): nobody on the way may put them into a table either.
+    """
+    kind = b"\x10" if never_indexed else b"\x00"
     return b"".join(
-        b"\x88" if (name, value) == (b":status", b"200") else b"\x00" + _string(name) + _string(value)
+        b"\x88" if (name, value) == (b":status", b"200") else kind + _string(name) + _string(value)
         for name, value in fields
     )
 
