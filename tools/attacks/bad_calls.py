@@ -243,7 +243,7 @@ def _beside_good_calls(stage: Stage, once: Callable[[RawPeer], int]) -> Report:
 
 
 def _bomb(stage: Stage, encoding: str, window_bits: int) -> Report:
-    packed = message(_deflated(None, window_bits), flag=1)
+    packed = bomb(window_bits)
 
     def once(peer: RawPeer) -> int:
         stream_id = peer.start("Write", [("grpc-encoding", encoding)])
@@ -257,6 +257,11 @@ def _bomb(stage: Stage, encoding: str, window_bits: int) -> Report:
         return 1
 
     return persist(stage, once)
+
+
+def bomb(window_bits: int) -> bytes:
+    """A message that inflates to BOMB_BYTES; zlib's window_bits say whether it is gzip or deflate."""
+    return message(_deflated(None, window_bits), flag=1)
 
 
 @cache

@@ -13,6 +13,8 @@ from attacks.raw_http2 import PREFACE as PREFACE_OF_A_CLIENT
 from attacks.raw_peer import RawPeer
 
 CLIENTS: Final = 10_000
+CLIENTS_A_SECOND: Final = 700
+"""So many come anew each second, at most; a flood of connections is another attack."""
 KILLED_IN_TEN: Final = 1
 """So many of ten clients are processes that get SIGKILL; a process costs more than a connection."""
 NO_WINDOW: Final[dict[int, int]] = {Setting.INITIAL_WINDOW_SIZE: 0}
@@ -67,6 +69,7 @@ def ten_thousand_leave(stage: Stage) -> Report:
     whole = opening + headers_frame(1, call_block("Replay")) + body
     refused, started_s = 0, time.monotonic()
     for number in range(CLIENTS):
+        time.sleep(max(started_s + number / CLIENTS_A_SECOND - time.monotonic(), 0.0))
         if number % 10 < KILLED_IN_TEN:
             pid = os.fork()
             if pid == 0:

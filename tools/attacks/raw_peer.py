@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Final, Self
 
 from attrs import frozen
-from jh2.hpack import Decoder
+from jh2.hpack import Decoder, HPACKError
 
 from attacks.raw_http2 import (
     ACK,
@@ -97,10 +97,11 @@ class RawPeer:
         self.next_stream_id = 1
         self._received = bytearray()
         self._decoder = Decoder()
-        self._decoder.max_allowable_table_size = 2**32 - 1
         self._block = bytearray()
+        self._answers = bytearray()
+        self._greeted = preface
         if preface:
-            self.send(PREFACE + settings(wanted))
+            self.socket.send(PREFACE + settings(wanted))
 
     def __enter__(self) -> Self:
         return self
@@ -118,17 +119,18 @@ class RawPeer:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 return False
-            readers = [self.socket] if self.reads else []
-            readable, writable, _ = select.select(readers, [self.socket], [], min(left_s, 0.1))
+            readable, writable = self._wait(min(left_s, 0.1), writing=True)
             if readable:
-                self.take()
+                self._take()
             if writable:
                 try:
                     rest = rest[self.socket.send(rest) :]
                 except BlockingIOError:
                     continue
                 except OSError:
-                    self._lost()
+                    self.closed = True
+        if not rest:
+            self._answer()
         return not rest
 
     def new_stream(self) -> int:
@@ -165,31 +167,45 @@ class RawPeer:
     # Reading
 
     def take(self) -> None:
-        """Take what has come; does not wait."""
+        """Take what has come, and answer it; does not wait."""
+        self._take()
+        self._answer()
+
+    def _take(self) -> None:
         try:
-            content = self.socket.recv(RECEIVE_BYTES)
+            content = b"" if self.closed else self.socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError:
-            self._lost()
-            return
-        if not content:
-            self._lost()
-            return
+            content = b""
+        self.closed = not content
         self._received += content
-        start, answers = 0, bytearray()
+        start = 0
         while len(self._received) - start >= HEADER_BYTES:
             high, low, kind, flags, stream_id = HEADER.unpack_from(self._received, start)
             stop = start + HEADER_BYTES + (high << 16 | low)
             if stop > len(self._received):
                 break
             payload = bytes(self._received[start + HEADER_BYTES : stop])
-            answers += self._handle(kind, flags, stream_id, payload)
+            self._answers += self._handle(kind, flags, stream_id, payload)
             start = stop
         del self._received[:start]
-        if answers and not self.closed:
+
+    def _answer(self) -> None:
+        """Send what is due: acknowledgements and credit. Never within another frame, nor before the preface."""
+        if self._greeted and self._answers and not self.closed:
             with suppress(OSError):  # a few bytes; a full socket loses them, and an attacker does not care
-                self.socket.send(answers)
+                self.socket.send(self._answers)
+        self._answers.clear()
+
+    def _wait(self, timeout_s: float, *, writing: bool = False) -> tuple[bool, bool]:
+        """Wait until it can be read (if it ever is) or written; which of the two."""
+        wanted = (select.POLLIN if self.reads else 0) | (select.POLLOUT if writing else 0)
+        poll = select.poll()
+        poll.register(self.socket, wanted)
+        ready = sum(event for _, event in poll.poll(math.ceil(timeout_s * 1_000)))
+        broken = bool(ready & (select.POLLERR | select.POLLHUP))
+        return bool(ready & select.POLLIN) or (broken and self.reads), bool(ready & select.POLLOUT) or broken
 
     def until(self, is_so: Callable[[], bool], timeout_s: float = PATIENCE_S) -> bool:
         """Read until it is so, the connection is gone, or the time is over; whether it is so."""
@@ -198,7 +214,7 @@ class RawPeer:
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 break
-            if select.select([self.socket], [], [], left_s)[0]:
+            if self._wait(left_s)[0]:
                 self.take()
         return is_so()
 
@@ -225,6 +241,12 @@ class RawPeer:
         """Whether the server still answers a call on this connection."""
         return self.status(self.call("Version"), timeout_s) == 0
 
+    def _decoded(self, block: bytes) -> Iterable[tuple[bytes, bytes]]:
+        try:
+            return [(bytes(name), bytes(text)) for name, text in self._decoder.decode(block, raw=True)]
+        except HPACKError:  # for a check, as good as no headers; an attacker may have asked for this
+            return []
+
     # The end
 
     def close(self) -> None:
@@ -237,16 +259,13 @@ class RawPeer:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
-    def _lost(self) -> None:
-        self.closed = True
-
     def _handle(self, kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
         match kind:
             case Kind.HEADERS | Kind.CONTINUATION:
                 self._block += payload
                 if flags & END_HEADERS:
-                    decoded = self._decoder.decode(bytes(self._block), raw=True)
-                    self.headers.setdefault(stream_id, {}).update((bytes(name), bytes(text)) for name, text in decoded)
+                    decoded = self._decoded(bytes(self._block))
+                    self.headers.setdefault(stream_id, {}).update(decoded)
                     self._block.clear()
                 if kind == Kind.HEADERS and flags & END_STREAM:
                     self.over.add(stream_id)

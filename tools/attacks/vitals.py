@@ -15,7 +15,7 @@ from typing import Any, Final
 from attrs import frozen
 from daemon_process import DaemonProcess
 
-__all__ = ["Vitals", "answers_census", "peak_bytes", "resident_bytes", "settled", "start_peak", "take"]
+__all__ = ["Vitals", "answers_census", "descriptors", "peak_bytes", "resident_bytes", "settled", "start_peak", "take"]
 
 CENSUS_EVENT: Final = "edge"
 CENSUS_S: Final = 5.0
@@ -68,7 +68,7 @@ def answers_census(pid: int) -> bool:
 def take(daemon: DaemonProcess) -> Vitals:
     """The counts now."""
     census = _census(daemon) if answers_census(daemon.pid) else {}
-    return Vitals(_descriptors(daemon.pid) | census)
+    return Vitals(descriptors(daemon.pid) | census)
 
 
 def settled(daemon: DaemonProcess, before: Vitals, timeout_s: float = SETTLED_S) -> tuple[Vitals, float]:
@@ -81,7 +81,8 @@ def settled(daemon: DaemonProcess, before: Vitals, timeout_s: float = SETTLED_S)
         time.sleep(LOOK_EVERY_S)
 
 
-def _descriptors(pid: int) -> dict[str, int]:
+def descriptors(pid: int) -> dict[str, int]:
+    """How many sockets and how many other files the process has open."""
     counts = {"sockets": 0, "files": 0}
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed since
