@@ -7,18 +7,19 @@
 In a round every server has its turn, and the next round has them the other way round, so that what else the machine
 does hits all of them. Only ratios carry over to another machine. The measurements:
 
-    calls         GetState of a 200-byte record, 64 in flight on one grpc.aio channel: calls/s, and the daemon's
-                  CPU a call (figure `cpu`: user and system time of the whole process, all its threads)
+    calls         GetState of a 200-byte record, 64 in flight on one connection: calls/s, and `cpu`, the server's CPU a
+                  call: user and system time of the whole process, all its threads, with whatever else it does
     latency       the same, one call at a time: the median
     replay        events of 200 bytes a second, whole histories, to a reader that looks at frame headers only. The
                   handler on purerpc gives its loop a turn after each event, as one does that waits for what it reads;
                   `replay-no-turns` is against one that never waits, which is faster, but answers nobody else
                   meanwhile, and has in memory all that the client's window lets it send
-    transactions  begin + write + commit, 64 grpc.aio clients with a channel each, fsync on, against the daemon
-                  of --before
+    transactions  begin + write + commit, 64 clients with a connection each, fsync on, against the daemon of --before
     client        our async client on asyncio and on Trio against grpc.aio, GetState, 64 in flight, our daemon
 
-The loads run in processes of their own. A table with each target, and how busy each load was, goes to stderr.
+The load is grpc.aio, in a process of its own. On few cores it may be what limits a fast server; figures that end in
+`-frames` have the same calls from bare sockets, for a fraction of the CPU, and no target. A table with each target,
+and how busy each load was, goes to stderr.
 """
 
 import argparse
@@ -30,124 +31,17 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from daemon_process import DaemonFailedError
-from edge_load.figures import Figure, Goal, Sample, table
-from edge_load.meter import cpu_s_of
-from edge_load.processes import BenchError, Target, load
-from edge_load.servers import HISTORY, RECORD, Bench, Options
+from edge_load.figures import Figure, table
+from edge_load.measurements import MEASUREMENTS
+from edge_load.processes import BenchError
+from edge_load.servers import Bench, Options
 
 BEFORE_THIS_EDGE: Final = "6e670e9"
-SHIPPED: Final = "purerpc as shipped"
-NO_TURNS: Final = "purerpc, a handler that never waits"
-
-
-def calls(bench: Bench) -> list[Figure]:
-    """GetState with many in flight: calls a second, and CPU a call."""
-    bench.notes["idle_daemon_cpu_share"] = idle_share(bench.ours, bench.options.seconds)
-    samples = get_state(bench, bench.options.in_flight)
-    both = (samples["ours"], samples[SHIPPED], SHIPPED)
-    return [
-        Figure("calls", "calls/s", Goal(6, at_least=True), *both, value=lambda sample: sample.rate),
-        Figure("cpu", "us/call", Goal(60, at_least=False, of_ratio=False), *both, value=lambda each: each.server_us),
-    ]
-
-
-def latency(bench: Bench) -> list[Figure]:
-    """GetState, one at a time."""
-    samples = get_state(bench, 1)
-    both = (samples["ours"], samples[SHIPPED], SHIPPED)
-    return [Figure("latency", "us", Goal(0.35, at_least=False), *both, value=lambda sample: sample.median_us)]
-
-
-def get_state(bench: Bench, in_flight: int) -> dict[str, list[Sample]]:
-    """Rounds of GetState with grpc.aio on our daemon and on purerpc."""
-    with load("grpc_load") as grpc:
-
-        def side(target: Target) -> Sample:
-            size: dict[str, Any] = {"seconds": bench.options.seconds, "in_flight": in_flight}
-            asked = {"target": target.address, "server_pid": target.pid, "names": RECORD, "decode": False}
-            return Sample((grpc.ask("get_state", **asked, **size),))
-
-        return bench.rounds({"ours": lambda: side(bench.ours), SHIPPED: lambda: side(bench.shipped)})
-
-
-def replay(bench: Bench) -> list[Figure]:
-    """Whole histories, to a reader that counts frames."""
-    with load("replay_reader") as reader:
-
-        def side(target: Target) -> Sample:
-            size: dict[str, Any] = {"seconds": bench.options.seconds, "events": bench.options.events}
-            return Sample((reader.ask("read", target=target.address, server_pid=target.pid, names=HISTORY, **size),))
-
-        targets = {"ours": bench.ours, SHIPPED: bench.shipped, NO_TURNS: bench.purerpc(turn_every=0)}
-        samples = bench.rounds({name: partial(side, target) for name, target in targets.items()})
-    bench.notes["event_bytes"] = {name: side[0].windows[0]["event_bytes"] for name, side in samples.items()}
-    goals = {("replay", SHIPPED): Goal(10, at_least=True), ("replay-no-turns", NO_TURNS): None}
-    return [
-        Figure(name, "events/s", goal, samples["ours"], samples[what], what, value=lambda sample: sample.rate)
-        for (name, what), goal in goals.items()
-    ]
-
-
-def transactions(bench: Bench) -> list[Figure]:
-    """Begin + write + commit, many clients, against the daemon of before; each on a store that was empty."""
-    before = bench.before  # first: it is what may be missing
-    targets = {"ours": bench.new_daemon("ours-empty"), "before": before}
-    with ExitStack() as stack:
-        loads = [stack.enter_context(load("grpc_load")) for _ in range(bench.options.load_processes)]
-        share = [len(range(number, bench.options.clients, len(loads))) for number in range(len(loads))]
-
-        def side(target: Target) -> Sample:
-            asked = {"target": target.address, "server_pid": target.pid, "seconds": bench.options.seconds}
-            for number, each in enumerate(loads):
-                each.send("transactions", first_client=sum(share[:number]), clients=share[number], **asked)
-            return Sample(tuple(each.receive(bench.options.seconds) for each in loads))
-
-        samples = bench.rounds({name: partial(side, target) for name, target in targets.items()})
-    both = (samples["ours"], samples["before"], f"daemon of {bench.options.before}")
-    return [Figure("transactions", "txn/s", Goal(4, at_least=True), *both, value=lambda sample: sample.rate)]
-
-
-def client(bench: Bench) -> list[Figure]:
-    """Our async client and grpc.aio on our daemon; the messages are decoded in both."""
-    size: dict[str, Any] = {"seconds": bench.options.seconds, "in_flight": bench.options.in_flight}
-    asked = {"target": bench.ours.address, "server_pid": bench.ours.pid, "names": RECORD, **size}
-    with load("grpc_load") as grpc, load("own_client_load") as own:
-        samples = bench.rounds(
-            {
-                "asyncio": lambda: Sample((own.ask("get_state", backend="asyncio", **asked),)),
-                "grpc.aio": lambda: Sample((grpc.ask("get_state", decode=True, **asked),)),
-                "trio": lambda: Sample((own.ask("get_state", backend="trio", **asked),)),
-            }
-        )
-    against, goal = (samples["grpc.aio"], "grpc.aio"), Goal(0.5, at_least=True)
-    return [
-        Figure(f"client-{name}", "calls/s", goal, samples[name], *against, value=lambda sample: sample.rate)
-        for name in ("asyncio", "trio")
-    ]
-
-
-def idle_share(target: Target, seconds: float) -> float:
-    """What the daemon takes of a core when nobody calls: this much of `cpu` is not the calls'."""
-    started_s, cpu_s = time.perf_counter(), cpu_s_of(target.pid)
-    time.sleep(seconds)
-    return round((cpu_s_of(target.pid) - cpu_s) / (time.perf_counter() - started_s), 4)
-
-
-MEASUREMENTS: Final[Mapping[str, Callable[[Bench], list[Figure]]]] = {
-    "calls": calls,
-    "latency": latency,
-    "replay": replay,
-    "transactions": transactions,
-    "client": client,
-}
 
 
 def machine(directory: Path) -> dict[str, Any]:

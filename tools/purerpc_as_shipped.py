@@ -19,6 +19,7 @@ every interface with SO_REUSEPORT, so its last line, `listener.serve(ConnectionH
 import argparse
 import itertools
 import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from functools import partial
@@ -110,6 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.events, arguments.turn_every) < 0:
         parser.error("--events and --turn-every must not be negative")
+    logging.getLogger("purerpc").addHandler(logging.NullHandler())  # it says "Got exception" when a client leaves
     try:
         anyio.run(partial(serve, arguments.events, arguments.turn_every), backend="trio")
     except KeyboardInterrupt:

@@ -14,11 +14,14 @@ TOOL = Path(bench_edge.__file__)
 TINY = ["--rounds", "2", "--seconds", "0.1", "--events", "200", "--in-flight", "4", "--clients", "4"]
 FIGURES = {
     "calls",
+    "calls-frames",
     "cpu",
+    "cpu-frames",
     "latency",
     "replay",
     "replay-no-turns",
     "transactions",
+    "transactions-frames",
     "client-asyncio",
     "client-trio",
 }

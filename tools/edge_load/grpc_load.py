@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import anyio
 import grpc.aio
-from google.protobuf.struct_pb2 import Struct
+from purerpc_as_shipped import record_of
 
 from edge_load.jobs import answer_jobs
 from edge_load.meter import call_repeatedly
@@ -52,18 +52,20 @@ async def transactions(target: str, server_pid: int, seconds: float, first_clien
         runs = []
         for number in range(first_client, first_client + clients):
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(target, options=OWN_CONNECTION))
-            runs.append(_transaction(channel, f"client-{number:03}"))
+            runs.append(_transaction(channel, writes_of(number)))
         return await call_repeatedly(runs, seconds, server_pid)
 
 
-def _transaction(channel: Any, agent_id: str) -> Callable[[], Awaitable[None]]:
+def writes_of(client: int) -> list[bytes]:
+    """What a client writes, a value of 200 bytes to one key after another; the transaction's id goes before it."""
+    names = {"namespace": "bench", "agent_id": f"client-{client:03}"}
+    value = record_of(VALUE_BYTES).value
+    keys = (f"key-{number:03}" for number in range(KEYS_PER_CLIENT))
+    return [pb.WriteRequest(**names, key=key, value=value).SerializeToString() for key in keys]
+
+
+def _transaction(channel: Any, writes: list[bytes]) -> Callable[[], Awaitable[None]]:
     begin, write, commit = (channel.unary_unary(f"{SERVICE}{name}") for name in ("BeginTransaction", "Write", "Commit"))
-    value = Struct()
-    value["v"] = "x" * (VALUE_BYTES - 12)
-    writes = [
-        pb.WriteRequest(namespace="bench", agent_id=agent_id, key=f"key-{number:03}", value=value).SerializeToString()
-        for number in range(KEYS_PER_CLIENT)
-    ]
     done = 0
 
     async def run() -> None:

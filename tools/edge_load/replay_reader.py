@@ -9,9 +9,26 @@ in large steps, so that flow control does not hold the server back.
 import itertools
 import socket
 import time
-from struct import Struct
 from typing import Any, Final
 
+from edge_load.frames import (
+    ACK,
+    DATA,
+    END_STREAM,
+    GOAWAY,
+    HEAD,
+    HEADERS,
+    LENGTH,
+    PADDED,
+    PING,
+    RST_STREAM,
+    SETTINGS,
+    call,
+    frame,
+    more_window,
+    opening,
+    request_headers,
+)
 from edge_load.jobs import answer_jobs
 from edge_load.meter import Reading, warm_up_s, window
 from statehouse.v1 import statehouse_pb2 as pb
@@ -19,38 +36,7 @@ from statehouse.v1 import statehouse_pb2 as pb
 RECEIVE_BYTES: Final = 512 * 1024
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 STEP_BYTES: Final = WINDOW_BYTES // 2
-FIRST_WINDOW_BYTES: Final = 65_535  # RFC 9113, 6.9.2
 SILENCE_S: Final = 30.0
-
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-END_STREAM, ACK, END_HEADERS, PADDED = 0x1, 0x1, 0x4, 0x8
-INITIAL_WINDOW_SIZE: Final = 4
-
-_HEAD: Final = Struct(">HBBBL")  # length (2 bytes and 1), type, flags, stream
-_LENGTH: Final = Struct(">xL")  # gRPC's: not compressed, length
-
-
-def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    """A frame in bytes."""
-    return _HEAD.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream_id) + payload
-
-
-def request_headers(path: str, authority: str) -> bytes:
-    """HPACK without a table and without Huffman's code, which every server has to understand (RFC 7541, 6.2.2)."""
-
-    def text(value: str) -> bytes:
-        return bytes([len(value)]) + value.encode("ascii")
-
-    return b"".join(
-        [
-            b"\x83\x86",  # :method POST, :scheme http
-            b"\x04" + text(path),
-            b"\x01" + text(authority),
-            b"\x0f\x10" + text("application/grpc"),
-            b"\x00" + text("te") + text("trailers"),
-        ]
-    )
 
 
 class FrameReader:
@@ -60,9 +46,8 @@ class FrameReader:
         host, _, port = target.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=SILENCE_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        settings = INITIAL_WINDOW_SIZE.to_bytes(2, "big") + WINDOW_BYTES.to_bytes(4, "big")
-        self._send(PREFACE, frame(SETTINGS, 0, 0, settings), _more(0, WINDOW_BYTES - FIRST_WINDOW_BYTES))
-        self._block = request_headers("/statehouse.v1.StatehouseService/Replay", target)
+        self._send(opening(WINDOW_BYTES))
+        self._block = request_headers("Replay", target)
         self._stream_ids = itertools.count(1, 2)
         self._received = b""
         self._owed_bytes = 0
@@ -75,13 +60,12 @@ class FrameReader:
     def replay(self, request: bytes, content: bytearray | None = None) -> int:
         """Read a whole replay; its bytes in DATA frames, which `content` collects if it is given."""
         stream_id = next(self._stream_ids)
-        message = _LENGTH.pack(len(request)) + request
-        self._send(frame(HEADERS, END_HEADERS, stream_id, self._block), frame(DATA, END_STREAM, stream_id, message))
+        self._send(call(stream_id, self._block, request))
         total_bytes = owed_bytes = 0  # `owed_bytes` of the stream's window
         while True:
             buffer, position, available = self._received, 0, len(self._received)
             while available - position >= 9:
-                high, low, kind, flags, stream = _HEAD.unpack_from(buffer, position)
+                high, low, kind, flags, stream = HEAD.unpack_from(buffer, position)
                 length = high << 8 | low
                 if available - position - 9 < length:
                     break
@@ -101,10 +85,10 @@ class FrameReader:
                     self._received = buffer[position:]
                     return total_bytes
             if self._owed_bytes >= STEP_BYTES:
-                self._send(_more(0, self._owed_bytes))
+                self._send(more_window(0, self._owed_bytes))
                 self._owed_bytes = 0
             if owed_bytes >= STEP_BYTES:
-                self._send(_more(stream_id, owed_bytes))
+                self._send(more_window(stream_id, owed_bytes))
                 owed_bytes = 0
             more = self._socket.recv(RECEIVE_BYTES)
             if not more:
@@ -121,15 +105,11 @@ class FrameReader:
         self._socket.sendall(b"".join(frames))
 
 
-def _more(stream_id: int, size_bytes: int) -> bytes:
-    return frame(WINDOW_UPDATE, 0, stream_id, size_bytes.to_bytes(4, "big"))
-
-
 def messages_in(content: bytes | bytearray) -> int:
     """How many gRPC messages these are."""
     count = position = 0
     while position < len(content):
-        position += 5 + _LENGTH.unpack_from(content, position)[0]
+        position += 5 + LENGTH.unpack_from(content, position)[0]
         count += 1
     if position != len(content):
         raise RuntimeError("the replay ended inside a message")
