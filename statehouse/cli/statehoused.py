@@ -38,7 +38,8 @@ environment, the environment over the file, the file over the default. An unknow
 error before anything is opened.
 
 SIGTERM or SIGINT stops: no new connections, time for the calls in flight (--shutdown-grace-s), exit code
-0. A second signal stops at once; what was committed is safe either way.
+0. A second signal stops at once; what was committed is safe either way. SIGHUP reads certificates and tokens
+again; SIGUSR1 logs what the edge holds.
 """
 _EPILOG: Final = f"""\b
 Exit codes:
@@ -47,7 +48,8 @@ Exit codes:
 \b
 Examples:
   statehoused
-  statehoused --listen 0.0.0.0:50051 --data-dir /var/lib/statehouse
+  statehoused --listen unix:/run/statehouse/socket --data-dir /var/lib/statehouse
+  statehoused --listen 0.0.0.0:50051 --token-file tokens --tls-cert tls.crt --tls-key tls.key
   STATEHOUSE_LOG=info,statehouse.rpc=debug statehoused --config /etc/statehouse.toml
 """
 
