@@ -75,7 +75,8 @@ class Bench:
         """Start the daemon that is in `package`, with fsync on whatever this shell's settings are."""
         path, options = {"PYTHONPATH": str(package)}, ["--fsync-on-commit", "1"]
         daemon = DaemonProcess(store, options=options, command=STATEHOUSED, environment=path)
-        self._stack.enter_context(daemon)
+        self._stack.callback(lambda: daemon.kill() if daemon.running else None)  # also one that was not ready yet
+        daemon.start()
         return Target(daemon.address, daemon.pid)
 
     def new_daemon(self, name: str) -> Target:
