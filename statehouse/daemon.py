@@ -15,11 +15,13 @@ the process at once, whatever the event loop is doing; the log makes that safe. 
 tokens again, SIGUSR1 logs what the edge holds; neither ever ends the daemon.
 """
 
+import math
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -30,8 +32,11 @@ from statehouse.actors.opening import open_engine
 from statehouse.errors import ConfigError, LogPoisonedError
 from statehouse.rpc.server.access import Authenticator
 from statehouse.rpc.server.build_version import build_version
-from statehouse.rpc.server.handlers import make_handlers
+from statehouse.rpc.server.handlers import statehouse_service
+from statehouse.rpc.server.health import Phase, Serving, health_service
+from statehouse.rpc.server.lifetime import LifetimeLimits
 from statehouse.rpc.server.listener import is_beyond_loopback, open_listener, open_unix_listener
+from statehouse.rpc.server.reflection import reflection_services
 from statehouse.rpc.server.server import Server, max_request_bytes
 from statehouse.rpc.server.tls import ServerTls
 from statehouse.setting_forms import UnixAddress
@@ -59,6 +64,8 @@ class _Life:
     ready: bool = False
     on_hangup: dict[str, _Reloadable] = field(factory=dict)
     """What SIGHUP reads again, by what the log calls it."""
+    serving: Serving = field(factory=Serving)
+    """What the health service tells."""
     census: Callable[[], Mapping[str, object]] = dict
     """What SIGUSR1 logs."""
 
@@ -93,7 +100,15 @@ async def run_daemon(settings: Settings) -> None:
                 _listening(settings) as listener,
                 trio.open_nursery() as edge,
             ):
-                server = Server(max_request_bytes(settings.limits))
+                server = Server(
+                    max_request_bytes(settings.limits),
+                    tls=tls,
+                    authenticator=authenticator,
+                    lifetime=_lifetime_limits(settings),
+                    max_connections=settings.max_connections,
+                    hosted=[health_service(life.serving), *reflection_services()],
+                )
+                life.census = server.census
                 drained = trio.Event()
                 address = await edge.start(_serve, server, listener, life.stop, settings.shutdown_grace_s, drained)
                 build = build_version(os.environ)
@@ -102,9 +117,11 @@ async def run_daemon(settings: Settings) -> None:
                     log.warning("nothing survives this daemon: use_memory is on", setting="use_memory")
                 _say_who_may_come_in(settings, listener, tls, authenticator)
                 started_s = time.monotonic()
-                async with open_engine(settings) as engine:
-                    server.open(make_handlers(engine, build))
+                read_only = partial(life.serving.become, Phase.READ_ONLY)
+                async with open_engine(settings, became_read_only=read_only) as engine:
+                    server.open([statehouse_service(engine, build)])
                     life.ready = True
+                    life.serving.become(Phase.SERVING)
                     _say_ready(settings, address, recovery_s=time.monotonic() - started_s, head_ts=engine.head_ts)
                     await drained.wait()
                     health = engine.health()
@@ -123,6 +140,10 @@ def _who_may_come_in(settings: Settings, life: _Life) -> tuple[ServerTls | None,
     if settings.token_file is not None:
         authenticator = life.on_hangup["tokens"] = Authenticator(settings.token_file)
     return tls, authenticator
+
+
+def _lifetime_limits(settings: Settings) -> LifetimeLimits:
+    return LifetimeLimits(idle_s=settings.connection_idle_s or math.inf, age_s=settings.connection_age_s or math.inf)
 
 
 @asynccontextmanager
@@ -172,6 +193,7 @@ async def _stop_on_signals(life: _Life, grace_s: float, task_status: trio.TaskSt
             for either in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(either, signal.SIG_DFL)
             log.info("stopping", signal=signal.Signals(number).name, grace_s=grace_s)
+            life.serving.become(Phase.STOPPING)
             life.stop.set()
             if not life.ready:
                 life.scope.cancel()

@@ -114,9 +114,21 @@ REQUEST_BYTES: Final = 4 * MIB
 """A request may be this long; longer where the limits on values and names together need it."""
 CALLS_PER_CONNECTION: Final = 100
 """Calls that one connection may have under way; clients hold further ones back by themselves."""
-ANSWERS_BYTES: Final = 256 * MIB
-"""What the answers of streams, scans and listings may hold at once, over all connections."""
-CONNECTION_ANSWERS_BYTES: Final = 128 * MIB
-"""As ANSWERS_BYTES, for one connection: two of the largest answers, so that one unread does not stop the others."""
+CALLS: Final = 10_000
+"""Calls that all connections together may have under way."""
+CONNECTIONS: Final = 1_024
+"""Connections that are held at once, unless an operator says otherwise."""
+REQUESTS_BYTES: Final = 32 * MIB
+"""What requests of more than a few KiB may hold at once while they come in, over all connections."""
+ANSWERS_BYTES: Final = 32 * MIB
+"""What chunks of streams, and point reads that wait for their clients, may hold at once, over all connections."""
+CONNECTION_ANSWERS_BYTES: Final = 16 * MIB
+"""As ANSWERS_BYTES, for one connection, so that one which does not read does not stop the others."""
+LISTINGS_BYTES: Final = 256 * MIB
+"""What the answers of scans and listings may hold at once, over all connections."""
+CONNECTION_LISTINGS_BYTES: Final = 128 * MIB
+"""As LISTINGS_BYTES, for one connection: two of the largest answers."""
 ANSWER_STALL_S: Final = 10.0
-"""A stream or scan whose peer takes nothing for this long is ended when others wait for the bytes it holds."""
+"""An answer whose peer takes next to nothing for this long is ended when others wait for the bytes it holds."""
+ANSWER_LEAST_BYTES: Final = 64 * KIB
+"""What such a peer must take in that time, not to be ended."""

@@ -5,23 +5,22 @@ purerpc `Service` are built from the descriptor at run time, and cannot drift fr
 both read the contract here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Final
 
 from attrs import frozen
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from purerpc import Cardinality, RPCSignature, Service
 
 from statehouse.v1 import statehouse_pb2
 
-__all__ = ["METHODS", "SERVICE_NAME", "Method", "purerpc_service", "signature"]
+__all__ = ["METHODS", "SERVICE", "SERVICE_NAME", "Method"]
 
-_SERVICE: Final = statehouse_pb2.DESCRIPTOR.services_by_name["StatehouseService"]
+SERVICE: Final = statehouse_pb2.DESCRIPTOR.services_by_name["StatehouseService"]
 
-SERVICE_NAME: Final[str] = _SERVICE.full_name
+SERVICE_NAME: Final[str] = SERVICE.full_name
 
 
 @frozen
@@ -46,21 +45,5 @@ def _method(descriptor: MethodDescriptor) -> Method:
     )
 
 
-METHODS: Final[Mapping[str, Method]] = MappingProxyType({each.name: _method(each) for each in _SERVICE.methods})
+METHODS: Final[Mapping[str, Method]] = MappingProxyType({each.name: _method(each) for each in SERVICE.methods})
 """The twelve calls by name."""
-
-
-def signature(method: Method) -> Any:
-    """The purerpc signature of a call, for its `Service` and for its client stubs."""
-    cardinality = Cardinality.UNARY_STREAM if method.server_streaming else Cardinality.UNARY_UNARY
-    return RPCSignature(cardinality, method.request_type, method.response_type)
-
-
-def purerpc_service(functions: Mapping[str, Callable[..., object]]) -> Any:
-    """The purerpc `Service` with one function of `(request)` for each call; ValueError unless all are there."""
-    if functions.keys() != METHODS.keys():
-        raise ValueError(f"one function for each of {sorted(METHODS)} is needed, got {sorted(functions)}")
-    service = cast("Any", Service(SERVICE_NAME))
-    for name, function in functions.items():
-        service.add_method(name, function, signature(METHODS[name]))
-    return service

@@ -63,7 +63,7 @@ class Connection(Outgoing, Generic[H]):
         self._budgets = Budgets(now)
         self._rest = b""
         self._preface = b"" if client else CONNECTION_PREFACE
-        self._greeted = False
+        self.greeted = False
         self._window_bytes = self._receive_window = window_bytes
         self._stream_send_window = FIRST_WINDOW
         self._block: list[bytes] = []
@@ -128,7 +128,7 @@ class Connection(Outgoing, Generic[H]):
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block_stream is not None and (kind != FrameType.CONTINUATION or stream_id != self._block_stream[0]):
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
-        if not self._greeted and (kind != FrameType.SETTINGS or flags & ACK):
+        if not self.greeted and (kind != FrameType.SETTINGS or flags & ACK):
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if kind >= len(RULES):
             self._spend(Budget.CONTROL)
@@ -244,7 +244,7 @@ class Connection(Outgoing, Generic[H]):
             raise ConnectionFaultError(ErrorCode.ENHANCE_YOUR_CALM, f"SETTINGS of {len(payload)} bytes")
         for name, value in read_settings(payload):
             self._set(name, value)
-        self._greeted = True
+        self.greeted = True
         self.output += frame(FrameType.SETTINGS, ACK, 0)
         self._settings_came()
 

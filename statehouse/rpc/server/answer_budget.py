@@ -6,7 +6,8 @@ it turned out to be, and gives that back as its messages leave. Point reads and 
 There are two budgets, one inside the other: a connection's own, and the server's. Waiting is in line in each:
 a connection that has used up its own share waits there, and takes no place in the server's line. Holders never
 wait for more, so waiting always ends, but for a peer that does not read. It may be slow; when others wait and
-it took nothing for ANSWER_STALL_S, it is ended, the largest first, until there is room for the first in line.
+it took less than ANSWER_LEAST_BYTES in ANSWER_STALL_S, it is ended, the largest first, until there is room for the
+first in line.
 """
 
 import math
@@ -18,7 +19,7 @@ from typing import Final
 import trio
 from attrs import define, field
 
-from statehouse.limits import ANSWER_STALL_S
+from statehouse.limits import ANSWER_LEAST_BYTES, ANSWER_STALL_S
 
 __all__ = ["AnswerBudget", "Hold"]
 
@@ -35,13 +36,21 @@ class Hold:
     """Where it is admitted."""
     admitted: trio.Event = field(factory=trio.Event)
     moved_at: float = math.inf
-    """When the peer last took something; before there is anything to take, the delay is not the peer's."""
+    """When the peer had last taken ANSWER_LEAST_BYTES; until there is something to take, the delay is not the peer's."""
+    moved_bytes: int = 0
+    """What it has taken since then."""
     ended: bool = False
 
     def keep(self, size_bytes: int) -> None:
-        """From now on this much is held; it may be more than was asked for. Counts as a sign of life of the peer."""
+        """From now on this much is held; it may be more than was asked for.
+
+        The first time says what there is to take. Each later time is a sign of life of the peer, if it took enough:
+        a byte now and then is as good as nothing.
+        """
         freed, self.size_bytes = self.size_bytes - size_bytes, size_bytes
-        self.moved_at = trio.current_time()
+        self.moved_bytes += freed
+        if self.moved_at == math.inf or self.moved_bytes >= ANSWER_LEAST_BYTES:
+            self.moved_at, self.moved_bytes = trio.current_time(), 0
         for budget in self.budgets:
             budget.free(freed)
 
@@ -61,6 +70,10 @@ class AnswerBudget:
     def waiting(self) -> int:
         """How many wait in line."""
         return len(self._line)
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so many bytes could be held at once, here and wherever this budget is within."""
+        return all(each._has_room(size_bytes) for each in self._levels)  # noqa: SLF001 - of this class
 
     @asynccontextmanager
     async def hold(self, size_bytes: int, end: Callable[[], None]) -> AsyncGenerator[Hold, None]:

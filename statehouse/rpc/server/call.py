@@ -1,17 +1,19 @@
 """One call in flight, from the server's side: what it is, what of its answer is not sent, and what ends it early."""
 
-import math
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from struct import Struct
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Final, TypeAlias
 
 import trio
-from attrs import define, field
+from attrs import define
 
 from statehouse.actors.reply import Reply
 from statehouse.limits import READ_CHUNK_BYTES
 from statehouse.rpc.error_table import EncodedError
+from statehouse.rpc.http2.streams import Stream
+from statehouse.rpc.messages import MESSAGE_HEADER, Compressed
+from statehouse.rpc.server.access import Caller
+from statehouse.rpc.server.dispatch import Endpoint
 
 __all__ = ["ServerCall", "Unsent", "Work"]
 
@@ -21,25 +23,28 @@ Work: TypeAlias = Reply[bytes] | Coroutine[Any, Any, bytes] | AsyncGenerator[lis
 JOINED_BYTES: Final = 2 * READ_CHUNK_BYTES
 """Up to this much is joined at once: for many small events that is quicker than frame by frame."""
 
-_MESSAGE: Final = Struct(">xI")  # gRPC's frame of a message: not compressed, its length
-
 
 @define(eq=False)
 class ServerCall:
     """Belongs to one connection, which alone changes it."""
 
-    stream_id: int
-    method: str
-    handler: Callable[[bytes], bytes | Work]
-    answer_bytes: int = 0
-    """The most that its answer, or one chunk of it, can be; 0 for a small one, which no budget counts."""
-    deadline: float = math.inf
-    """On Trio's clock."""
-    request: bytes | None = None
+    stream: Stream
+    endpoint: Endpoint
+    caller: Caller
+    gzip: bool
+    """Whether its messages may be compressed."""
+    deadline: float
+    """When its client gives it up, on Trio's clock; infinite if never."""
+    due: float
+    """When the connection must look after it: its deadline, or when its request is overdue."""
+    request: bytes | Compressed | None = None
+    started: bool = False
+    """Its request is whole: the handler was called."""
     working: bool = False
-    """A task runs for it, inside `scope`, and will end it."""
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    room: trio.Event = field(factory=trio.Event)
+    """A task or a reply will end it. It counts until then, whoever still waits for it."""
+    scope: trio.CancelScope | None = None
+    """Around its task."""
+    room: trio.Event | None = None
     """Set when the client's flow control may have let more through."""
     response_started: bool = False
     inside_message: bool = False
@@ -52,7 +57,17 @@ class ServerCall:
     def cancel(self, why: EncodedError) -> None:
         """The server itself ends the call's work; the client is told `why`."""
         self.ended_by = why
-        self.scope.cancel()
+        self.stop()
+
+    def stop(self) -> None:
+        """Cancel the call's task, if it has one."""
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def wake(self) -> None:
+        """There may be room to send more."""
+        if self.room is not None:
+            self.room.set()
 
 
 class Unsent:
@@ -60,7 +75,7 @@ class Unsent:
 
     def __init__(self, messages: list[bytes]) -> None:
         """Takes the messages over: empties the list, so that each is gone from memory when it is sent."""
-        parts = [part for each in messages for part in (_MESSAGE.pack(len(each)), each) if part]
+        parts = [part for each in messages for part in (MESSAGE_HEADER.pack(0, len(each)), each) if part]
         messages.clear()
         self._begun_bytes = 0  # of the first part, sent already
         self.kept_bytes = sum(map(len, parts))

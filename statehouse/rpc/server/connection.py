@@ -1,45 +1,61 @@
 """One connection from the server's side: its calls, and what waits to be sent, live here.
 
-Three kinds of task. The reader takes what comes, and answers at once each call whose handler has the answer
-at once. A call that must wait gets a task of its own inside its own cancel scope, which the client's reset,
-the call's deadline or the end of the connection cancels. The writer sends what the others have produced;
-whoever produces faster than the peer reads waits for it, the reader included, so output stays bounded.
+The reader takes what comes and answers at once, in its own turn and without a task, each call whose handler has
+the answer at once. A call that waits for a `Reply` has no task either: the reply answers it. Only streams, scans
+and answers that the client's windows hold up get a task, in a cancel scope of their own. What the socket does not
+take at once the writer sends; whoever produces faster than the peer reads waits for it, the reader included.
 
-Nothing that one call does ends another. The connection ends when the peer leaves or breaks HTTP/2, when the
-server has drained it, or when `run` is cancelled.
+A call ends by its answer, by the client's reset, at its deadline, or with the connection. Its work counts until
+it has really ended. Nothing that one call does ends another. The connection ends when the peer leaves or breaks
+HTTP/2, when its time is up (`lifetime.py`), when it has been drained, or when `run` is cancelled.
 """
 
 import math
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, aclosing, closing, suppress
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Final, TypeAlias
 
 import structlog
 import trio
-from h2.exceptions import H2Error
-from purerpc.grpclib.events import MessageReceived, RequestEnded, RequestReceived, WindowUpdated
 
 from statehouse.actors.reply import Reply
-from statehouse.errors import InvalidRequestError, OverloadedError
-from statehouse.limits import CALLS_PER_CONNECTION, KIB
-from statehouse.rpc.error_table import EncodedError, encode_error
-from statehouse.rpc.server.answer_budget import AnswerBudget, Hold
-from statehouse.rpc.server.call import ServerCall, Unsent, Work
-from statehouse.rpc.server.failures import answer_stalled, deadline_passed, encode_failure
-from statehouse.rpc.server.protocol import CallRefused, CallReset, PeerLeft, ServerProtocol
+from statehouse.errors import InvalidRequestError, OverloadedError, StatehouseError
+from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error
+from statehouse.rpc.http2.frames import ErrorCode
+from statehouse.rpc.http2.streams import Stream
+from statehouse.rpc.messages import MESSAGE_HEADER_BYTES, Compressed
+from statehouse.rpc.server.access import Caller
+from statehouse.rpc.server.answering import INFLATED_HERE_BYTES, Answering
+from statehouse.rpc.server.call import ServerCall, Unsent
+from statehouse.rpc.server.call_headers import CallHeaders, refusal
+from statehouse.rpc.server.capacity import Capacity
+from statehouse.rpc.server.dispatch import Endpoint, Kind
+from statehouse.rpc.server.events import (
+    CallBegan,
+    CallRefused,
+    CallReset,
+    Event,
+    MessageCame,
+    PeerLeft,
+    RequestEnded,
+    RoomGrew,
+)
+from statehouse.rpc.server.failures import deadline_passed, encode_failure, request_overdue
+from statehouse.rpc.server.lifetime import Lifetime, LifetimeLimits, Step
+from statehouse.rpc.server.link import Link
+from statehouse.rpc.server.protocol import ServerProtocol
+from statehouse.rpc.server.sender import Sender
 
-__all__ = ["Find", "ServerConnection"]
+__all__ = ["FAREWELL_S", "Find", "ServerConnection"]
 
-RECEIVE_BYTES: Final = 64 * KIB
-OUTPUT_BYTES: Final = 256 * KIB
-"""With this much waiting to be sent, whoever produces more waits until it is gone."""
+REQUEST_S: Final = 60.0
+"""How long a request may take to come in."""
 FAREWELL_S: Final = 1.0
 """How long the last output (statuses, GOAWAY) may take to leave when the connection ends."""
-PREFACE_S: Final = 5.0
-"""How long a peer may take until its first frames have come."""
+_PING: Final = b"statehse"
 
-Find: TypeAlias = Callable[[RequestReceived], ServerCall | EncodedError]
-"""The call that a request asks for, or why there is none."""
+Find: TypeAlias = Callable[[CallHeaders], "tuple[Endpoint, Caller] | EncodedError"]
+"""The call that a request asks for and who asks, or why there is none."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -47,263 +63,292 @@ log = structlog.stdlib.get_logger(__name__)
 class ServerConnection:
     """One accepted connection. `run` is its whole life; the other methods belong to the server."""
 
-    def __init__(self, stream: trio.abc.Stream, find: Find, max_request_bytes: int, answers: AnswerBudget) -> None:
-        self._stream = stream
+    def __init__(
+        self, link: Link, find: Find, capacity: Capacity, limits: LifetimeLimits, *, peer: str, request_bytes: int
+    ) -> None:
+        self._link = link
         self._find = find
-        self._answers = answers
-        self._protocol = ServerProtocol(max_request_bytes)
-        self._protocol.initiate_connection()
+        self._capacity = capacity
+        self._peer = peer
+        self._now = trio.current_time()
+        self._lifetime = Lifetime.beginning(limits, self._now)
+        self._protocol = ServerProtocol(request_bytes, capacity.requests, self._now)
+        self._sender = Sender(link, self._protocol, self.leave)
+        self._answering = Answering(self._protocol, self._sender, capacity)
         self._calls: dict[int, ServerCall] = {}
+        self._replies = 0  # calls that wait for one
         self._nursery: trio.Nursery | None = None
-        self._reading = trio.CancelScope()
+        self._reading = trio.CancelScope()  # until the connection must be looked after
+        self._soonest_due = math.inf
         self._draining = False
-        self._closing = False
-        self._output = trio.Event()
-        self._writer_ended = trio.Event()
-        self._waiting_for_writer = trio.lowlevel.ParkingLot()
+        self._leaving = False
+
+    @property
+    def idle_since(self) -> float | None:
+        """When its last call ended, on Trio's clock; None while there are calls."""
+        return None if self._calls else self._lifetime.called_at
 
     async def run(self) -> None:
         """Serve the connection to its end. Does not close the stream; cancelling drops what is under way."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._write)
-            self._reading.deadline = trio.current_time() + PREFACE_S
-            with self._reading:
-                await self._read()
-            for call in list(self._calls.values()):
-                self._drop(call)
-            self._closing = True
-            self._wake_writer()
-            with trio.move_on_after(FAREWELL_S):
-                await self._writer_ended.wait()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._sender.run)
+                self._sender.flush()
+                while not self._leaving:
+                    with trio.CancelScope(deadline=self._next_look()) as self._reading:
+                        await self._read()
+                    self._look()
+                self._drop_all()
+                self._protocol.end(ErrorCode.NO_ERROR, "")
+                with trio.move_on_after(FAREWELL_S):
+                    await self._sender.finish()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._drop_all()  # again, for a run that was cancelled
+            self._protocol.let_go_of_all()
 
     def drain(self) -> None:
         """Say goodbye, let the calls in flight finish, then end."""
         self._draining = True
-        self._protocol.announce_shutdown()
-        self._wake_writer()
+        self._protocol.go_away()
+        self._sender.flush()
         self._end_if_drained()
+
+    def leave(self) -> None:
+        """End at once; the calls in flight are dropped."""
+        self._leaving = True
+        self._reading.cancel()
 
     def end_calls(self, error: EncodedError) -> None:
         """Stop every call in flight; its client is told `error`."""
         for call in list(self._calls.values()):
-            call.cancel(error)
-            if not call.working:
+            if call.scope is None:
                 self._end(call, error)
+            else:
+                call.cancel(error)
+        self._sender.flush()
 
     # What comes in
 
     async def _read(self) -> None:
-        while True:
+        while not self._leaving:
             try:
-                received = await self._stream.receive_some(RECEIVE_BYTES)
+                received = await self._link.receive()
             except trio.BrokenResourceError:
-                return
-            if not received:
-                return
-            try:
-                events = self._protocol.receive_data(received)
-            except H2Error as error:
-                log.info("a peer broke HTTP/2", error=str(error) or type(error).__name__)
-                return
-            for event in events:
-                if isinstance(event, PeerLeft):
-                    return
-                self._take(event)
-            if events:
-                self._reading.deadline = math.inf  # the peer does speak HTTP/2
-            self._wake_writer()
-            await self._output_room()
-
-    def _take(self, event: object) -> None:
-        if isinstance(event, RequestReceived):
-            self._admit(event)
-        elif isinstance(event, MessageReceived):
-            call = self._calls.get(event.stream_id)
-            if call is not None and call.request is not None:
-                self._end(call, encode_error(InvalidRequestError("the call takes one message, and more came")))
-            elif call is not None:
-                call.request = event.data
-        elif isinstance(event, RequestEnded):
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                self._start(call)
-        elif isinstance(event, CallReset):
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                self._drop(call)
-        elif isinstance(event, CallRefused):
-            call = self._calls.get(event.stream_id)
-            if call is not None:
-                self._end(call, event.error)
+                received = b""
+            if received:
+                self._take(received)
+                await self._sender.room()
             else:
-                self._refuse(event.stream_id, event.error)
-        elif isinstance(event, WindowUpdated):
-            for call in self._calls.values():
-                if event.stream_id in (0, call.stream_id):
-                    call.room.set()
+                self._leaving = True
 
-    def _admit(self, request: RequestReceived) -> None:
-        # h2 counts streams; a call whose stream was reset counts here until its work has really ended.
-        full = len(self._calls) >= CALLS_PER_CONNECTION
-        found = encode_error(OverloadedError("too many calls on this connection")) if full else self._find(request)
-        if isinstance(found, EncodedError):
-            self._refuse(request.stream_id, found)
+    def _take(self, received: bytes) -> None:
+        self._now = self._lifetime.heard_at = trio.current_time()
+        self._protocol.receive(received, self._now)
+        for event in self._protocol.take_events():
+            self._handle(event)
+        self._lifetime.greeted = self._protocol.greeted
+        self._sender.flush()
+        if self._protocol.ended is not None:
+            log.info("a peer broke HTTP/2", peer=self._peer, error=self._protocol.ended.reason)
+            self._leaving = True
+        self._reading.deadline = min(self._reading.deadline, self._soonest_due)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, CallBegan):
+            self._admit(event.stream, event.headers)
+        elif isinstance(event, RoomGrew):
+            for call in self._calls.values() if event.stream is None else self._calls_of(event.stream):
+                call.wake()
+        elif isinstance(event, PeerLeft):
+            self._leaving = True
         else:
-            self._calls[request.stream_id] = found
+            for call in self._calls_of(event.stream):
+                if isinstance(event, MessageCame):
+                    self._message_came(call, event.message)
+                elif isinstance(event, RequestEnded):
+                    self._start(call)
+                elif isinstance(event, CallReset):
+                    self._drop(call)
+                else:
+                    self._end(call, event.error)
+                return
+            if isinstance(event, CallRefused):
+                self._protocol.refuse(event.stream, event.error, started=False)
 
-    def _refuse(self, stream_id: int, error: EncodedError) -> None:
-        with suppress(H2Error):  # h2 has read a reset that is not yet taken here
-            self._protocol.refuse(stream_id, error, started=False)
+    def _calls_of(self, stream: Stream) -> tuple[ServerCall, ...]:
+        call = self._calls.get(stream.id)
+        return () if call is None else (call,)
+
+    def _admit(self, stream: Stream, headers: CallHeaders) -> None:
+        if not self._capacity.has_room_for_a_call(len(self._calls)):
+            self._protocol.refuse(stream, encode_error(OverloadedError("too many calls are under way")), started=False)
+            return
+        found = self._find(headers)
+        if isinstance(found, EncodedError):
+            self._protocol.refuse(stream, found, started=False)
+            return
+        deadline = math.inf if headers.timeout_s is None else self._now + headers.timeout_s
+        due = min(deadline, self._now + REQUEST_S)
+        self._calls[stream.id] = ServerCall(stream, *found, headers.gzip, deadline, due)
+        self._capacity.calls += 1
+        self._soonest_due = min(self._soonest_due, due)
+
+    def _message_came(self, call: ServerCall, message: bytes | Compressed) -> None:
+        if isinstance(message, Compressed) and not call.gzip:
+            self._end(call, refusal(GrpcStatus.INTERNAL, "a compressed message, and grpc-encoding does not say so"))
+        elif call.endpoint.kind is Kind.CONVERSATION:
+            self._converse(call, message)
+        elif call.request is not None:
+            self._end(call, encode_error(InvalidRequestError("the call takes one message, and more came")))
+        else:
+            call.request = message
 
     def _start(self, call: ServerCall) -> None:
         request, call.request = call.request, None
-        if request is None:
+        call.due = call.deadline
+        if call.stream.closed:  # its reset came along with it: better not done than done for nobody
+            self._drop(call)
+        elif call.endpoint.kind is Kind.CONVERSATION:
+            self._end(call, None)
+        elif request is None:
             self._end(call, encode_error(InvalidRequestError("the call takes one message, and none came")))
-            return
-        self._room(call)
-        if call.over:  # its reset came along with it: better not done than done for nobody
-            self._end(call, None)
-            return
+        elif isinstance(request, Compressed):
+            self._in_task(call, self._answering.inflate(call, request))
+        else:
+            self._answer(call, request)
+
+    def _answer(self, call: ServerCall, request: bytes) -> None:
         try:
-            work = call.handler(request)
+            work = call.endpoint.handler(request, call.caller)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
-            self._end(call, encode_failure(error, call.method))
+            self._end(call, self._failure(call, error))
             return
-        if isinstance(work, bytes) and self._room(call) >= (unsent := Unsent([work])).kept_bytes:
-            self._send_now(call, unsent.take(unsent.kept_bytes))
-            self._end(call, None)
-        elif self._nursery is not None:
+        if isinstance(work, bytes):
+            if self._protocol.answer(call.stream, work):
+                self._forget(call)
+            else:
+                self._in_task(call, self._answering.send_late(call, work, request))
+        elif isinstance(work, Reply):
             call.working = True
-            self._nursery.start_soon(self._work, call, work)
+            self._replies += 1
+            work.then(partial(self._settled, call))
+        else:
+            self._in_task(call, self._answering.carry_out(call, work))
 
-    # The calls that wait
+    def _settled(self, call: ServerCall, reply: Reply[bytes]) -> None:
+        call.working = False
+        self._replies -= 1
+        if call.over:
+            self._forget(call)
+            return
+        if reply.error is not None:
+            self._end(call, self._failure(call, reply.error))
+        elif self._protocol.answer(call.stream, answer := reply.result()):
+            self._forget(call)
+        else:
+            self._in_task(call, self._answering.carry_out(call, answer))
+        # Many replies are settled in one turn when commits are synced together; they go out together.
+        if self._replies:
+            self._sender.wake()
+        else:
+            self._sender.flush()
 
-    async def _work(self, call: ServerCall, work: bytes | Work) -> None:
+    def _converse(self, call: ServerCall, message: bytes | Compressed) -> None:
+        try:
+            if isinstance(message, Compressed):
+                if len(message.content) > INFLATED_HERE_BYTES:
+                    raise InvalidRequestError("a compressed question that is too long")  # noqa: TRY301
+                message = message.inflate()
+            answer: bytes = call.endpoint.handler(message, call.caller)
+            if self._protocol.room(call.stream) < len(answer) + MESSAGE_HEADER_BYTES:
+                raise OverloadedError("answers that were sent were not read: read on, or ask for less")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
+            self._end(call, self._failure(call, error))
+        else:
+            self._answering.send_now(call, Unsent([answer]).take(len(answer) + MESSAGE_HEADER_BYTES))
+
+    # The calls that need a task
+
+    def _in_task(self, call: ServerCall, work: Coroutine[object, object, None]) -> None:
+        call.working = True
+        call.scope = trio.CancelScope(deadline=call.deadline)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._run_call, call, call.scope, work)
+
+    async def _run_call(self, call: ServerCall, scope: trio.CancelScope, work: Coroutine[object, object, None]) -> None:
         error = None
-        call.scope.deadline = call.deadline
-        with call.scope:
+        with scope:
             try:
-                if isinstance(work, bytes):
-                    await self._send(call, [work])
-                elif isinstance(work, Reply):
-                    await self._send(call, [await work.wait()])
-                elif isinstance(work, Coroutine):
-                    with closing(work):  # cancelled in line, it never begins
-                        async with self._hold(call) as hold:
-                            await self._send(call, [await work], hold)
-                else:
-                    async with aclosing(work):
-                        await self._send_chunks(call, work)
+                await work
             except Exception as failure:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
-                error = encode_failure(failure, call.method)
-        if call.scope.cancelled_caught:
+                error = self._failure(call, failure)
+        if scope.cancelled_caught:
             error = call.ended_by or deadline_passed()
         call.working = False
         self._end(call, error)
-
-    def _hold(self, call: ServerCall) -> AbstractAsyncContextManager[Hold]:
-        return self._answers.hold(call.answer_bytes, end=lambda: call.cancel(answer_stalled()))
-
-    async def _send_chunks(self, call: ServerCall, chunks: AsyncGenerator[list[bytes], None]) -> None:
-        while not call.over:
-            async with self._hold(call) as hold:
-                messages = await anext(chunks, None)
-                if messages is None:
-                    return
-                await self._send(call, messages, hold)
-
-    async def _send(self, call: ServerCall, messages: list[bytes], hold: Hold | None = None) -> None:
-        """Send messages of a call. Waits for the client's flow control, and for the writer."""
-        unsent = Unsent(messages)
-        if hold is not None:
-            hold.keep(unsent.kept_bytes)
-        while unsent and not call.over:
-            room = self._room(call)
-            if call.over:
-                return
-            if room <= 0:
-                call.room = trio.Event()
-                await call.room.wait()
-            elif self._protocol.pending_output_bytes > OUTPUT_BYTES:
-                await self._output_room()
-            else:
-                piece = unsent.take(room)
-                call.inside_message = bool(unsent)
-                self._send_now(call, piece)
-                if hold is not None:
-                    hold.keep(unsent.kept_bytes)
-                self._wake_writer()
-
-    def _room(self, call: ServerCall) -> int:
-        """How much of an answer may be sent now, in one frame; finds out, too, whether the call is over."""
-        if not self._protocol.is_open(call.stream_id):  # a reset was read and is not yet taken here
-            call.over = True
-            return 0
-        return min(OUTPUT_BYTES, int(self._protocol.flow_control_window(call.stream_id)))
-
-    def _send_now(self, call: ServerCall, piece: bytes) -> None:
-        if call.over:
-            return
-        try:
-            if not call.response_started:
-                call.response_started = True
-                self._protocol.start_response(call.stream_id, "+proto")
-            self._protocol.send_data(call.stream_id, piece)
-        except H2Error:
-            call.over = True
+        self._sender.flush()
 
     # The end of a call
 
     def _end(self, call: ServerCall, error: EncodedError | None) -> None:
-        """Answer a call with its status, unless nobody hears it any more."""
-        self._calls.pop(call.stream_id, None)
+        """Answer a call with its status, unless nobody hears it any more; its work, if there is any, may go on."""
         if not call.over:
             call.over = True
-            with suppress(H2Error):  # h2 has read a reset that is not yet taken here
-                if error is None:
-                    self._protocol.succeed(call.stream_id, started=call.response_started)
-                elif call.inside_message:
-                    self._protocol.cut_off(call.stream_id)
-                else:
-                    self._protocol.refuse(call.stream_id, error, started=call.response_started)
-        self._wake_writer()
-        self._end_if_drained()
+            call.stop()
+            if error is None:
+                self._protocol.succeed(call.stream, started=call.response_started)
+            elif call.inside_message:
+                self._protocol.cut_off(call.stream)
+            else:
+                self._protocol.refuse(call.stream, error, started=call.response_started)
+        self._forget(call)
 
     def _drop(self, call: ServerCall) -> None:
         """The client gave the call up, or is gone: stop the work and send nothing."""
+        call.stop()
+        self._forget(call)
+
+    def _drop_all(self) -> None:
+        for call in list(self._calls.values()):
+            self._drop(call)
+
+    def _forget(self, call: ServerCall) -> None:
+        """The call is over; it counts no more when nothing works for it."""
         call.over = True
-        call.scope.cancel()
-        if not call.working:
-            self._end(call, None)
+        if not call.working and self._calls.pop(call.stream.id, None) is not None:
+            self._capacity.calls -= 1
+            self._lifetime.called_at = self._now
+            self._end_if_drained()
+
+    def _failure(self, call: ServerCall, error: Exception) -> EncodedError:
+        if isinstance(error, StatehouseError):
+            self._capacity.refusals.note(error, peer=self._peer, now=trio.current_time())
+        return encode_failure(error, call.endpoint.name)
+
+    # Time
+
+    def _next_look(self) -> float:
+        waiting = (call.due for call in self._calls.values() if call.scope is None and not call.over)
+        self._soonest_due = min(waiting, default=math.inf)
+        return min(self._soonest_due, self._lifetime.next_at(calls=len(self._calls)))
+
+    def _look(self) -> None:
+        """Do what time asks for."""
+        self._now = trio.current_time()
+        step = self._lifetime.step(self._now, calls=len(self._calls))
+        if step is Step.CUT_OFF:
+            self._leaving = True
+        elif step is Step.SAY_GOODBYE:
+            self.drain()
+        elif step is Step.PING:
+            self._protocol.ping(_PING)
+        for call in list(self._calls.values()):
+            if call.due <= self._now and call.scope is None and not call.over:
+                self._end(call, deadline_passed() if call.due == call.deadline else request_overdue(REQUEST_S))
+        self._sender.flush()
 
     def _end_if_drained(self) -> None:
         if self._draining and not self._calls:
-            self._reading.cancel()
-
-    # What goes out
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                output = self._protocol.data_to_send()
-                if output:
-                    await self._stream.send_all(output)
-                    self._waiting_for_writer.unpark_all()
-                elif self._closing:
-                    return
-                else:
-                    self._output = trio.Event()
-                    await self._output.wait()
-        except trio.BrokenResourceError:
-            self._reading.cancel()  # the peer is gone
-        finally:
-            self._writer_ended.set()
-
-    def _wake_writer(self) -> None:
-        self._output.set()
-
-    async def _output_room(self) -> None:
-        while self._protocol.pending_output_bytes > OUTPUT_BYTES:
-            await self._waiting_for_writer.park()
+            self.leave()

@@ -14,6 +14,7 @@ import structlog
 from statehouse.errors import (
     DiskFullError,
     InternalError,
+    InvalidRequestError,
     LogPoisonedError,
     OverloadedError,
     StatehouseError,
@@ -22,7 +23,7 @@ from statehouse.errors import (
 from statehouse.limits import ANSWER_STALL_S
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error, row_of
 
-__all__ = ["answer_stalled", "deadline_passed", "encode_failure", "shutting_down"]
+__all__ = ["answer_stalled", "deadline_passed", "encode_failure", "request_overdue", "shutting_down"]
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -60,6 +61,12 @@ def deadline_passed() -> EncodedError:
     """For a call that took longer than the `grpc-timeout` its client had set."""
     message = "the call's deadline has passed; its outcome is unknown"
     return encode_error(StatehouseError(message), status=GrpcStatus.DEADLINE_EXCEEDED)
+
+
+def request_overdue(limit_s: float) -> EncodedError:
+    """For a call whose request did not come in."""
+    message = f"the request did not come in within {limit_s:g} s; nothing was done"
+    return encode_error(InvalidRequestError(message), status=GrpcStatus.DEADLINE_EXCEEDED)
 
 
 def answer_stalled() -> EncodedError:

@@ -19,14 +19,24 @@ from attrs import frozen
 from statehouse.actors.reply import Reply
 from statehouse.errors import OverloadedError
 from statehouse.limits import READ_CHUNK_BYTES, RESPONSE_BYTES, Limits
+from statehouse.rpc.contract import SERVICE, SERVICE_NAME
 from statehouse.rpc.server.access import Caller
 from statehouse.rpc.server.build_version import BuildVersion
+from statehouse.rpc.server.dispatch import Hosted, bound_service
 from statehouse.rpc.server.requests import Requests
 from statehouse.storage.wire import LENGTH_DELIMITED, tag, varint
 from statehouse.types import AgentId
 from statehouse.v1 import statehouse_pb2 as pb
 
-__all__ = ["EngineCalls", "Handlers", "StreamHandler", "UnaryHandler", "UnaryResponse", "make_handlers"]
+__all__ = [
+    "EngineCalls",
+    "Handlers",
+    "StreamHandler",
+    "UnaryHandler",
+    "UnaryResponse",
+    "make_handlers",
+    "statehouse_service",
+]
 
 T = TypeVar("T")
 
@@ -86,8 +96,18 @@ def make_handlers(engine: EngineCalls, build: BuildVersion) -> Handlers:
         answer_bytes={
             "ListKeys": RESPONSE_BYTES,
             "ScanPrefix": RESPONSE_BYTES,
-            "Replay": READ_CHUNK_BYTES + engine.limits.transaction_bytes,  # an event is never split
+            "Replay": 2 * READ_CHUNK_BYTES,  # more for an event that is larger: what it really is, is held
         },
+    )
+
+
+def statehouse_service(engine: EngineCalls, build: BuildVersion) -> Hosted:
+    """The public service over one engine, for a `Server`. Its Health is answered without a token."""
+    handlers = make_handlers(engine, build)
+    return Hosted(
+        bound_service(SERVICE_NAME, SERVICE, {**handlers.unary, **handlers.streams}),
+        answer_bytes=handlers.answer_bytes,
+        open_to_all=frozenset({"Health"}),
     )
 
 

@@ -1,216 +1,280 @@
-"""HTTP/2 and gRPC framing of a server connection: purerpc's `GRPCConnection`, mended where it would hurt others.
+"""A server's connection without I/O: HTTP/2's frames as the calls that they are, and answers as frames.
 
-No I/O and no calls live here: bytes go in, events come out, and what is to be sent is taken with
-`data_to_send`. What purerpc answers with an exception (and so with the end of every call on the connection)
-is here an event for the one stream that it concerns: a bad path, a message over the limit, compression, a
-reset. `docs/edge.md` has the list.
+Bytes go into `receive`, and `take_events` has what they mean for calls. A call's request is one message, or
+several in a conversation; each is put together here and bounded here:
+
+* a stream may send 64 KiB at first. Once a message's length is known it may send the rest of it, if there is
+  room for it; else the call is refused. So nobody has us keep more than we chose to.
+* a message up to FREE_MESSAGE_BYTES needs no room: whoever fills the memory that large requests share must not
+  keep small ones out. They are bounded by the calls that a connection may have.
 """
 
-from typing import Any, Final
+from typing import Final
 
-import h2.config
-import h2.connection
-import h2.events
-import hyperframe.frame
-from attrs import frozen
-from h2.errors import ErrorCodes
-from h2.exceptions import FrameTooLargeError
-from h2.settings import SettingCodes, Settings
-from purerpc.grpclib.buffers import MessageReadBuffer
-from purerpc.grpclib.config import GRPCConfiguration
-from purerpc.grpclib.connection import GRPCConnection
-from purerpc.grpclib.events import MessageReceived, RequestEnded
-from purerpc.grpclib.exceptions import MessageTooLargeError, UnsupportedMessageEncodingError
-from purerpc.grpclib.status import Status, StatusCode
+from attrs import define
 
 from statehouse.errors import InvalidRequestError, OverloadedError
 from statehouse.limits import CALLS_PER_CONNECTION, KIB, MIB
-from statehouse.rpc.call_headers import parse_headers, refusal
-from statehouse.rpc.error_table import TRAILER_NAME, EncodedError, GrpcStatus, encode_error
+from statehouse.rpc.error_table import TRAILER_NAME, EncodedError, encode_error
+from statehouse.rpc.http2.connection import Connection
+from statehouse.rpc.http2.faults import StreamFaultError
+from statehouse.rpc.http2.frames import (
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEADER,
+    ErrorCode,
+    FrameType,
+    Setting,
+)
+from statehouse.rpc.http2.header_blocks import HeaderDecoder, literal_block
+from statehouse.rpc.http2.outgoing import FIRST_WINDOW
+from statehouse.rpc.http2.streams import Stream
+from statehouse.rpc.messages import MESSAGE_HEADER, MESSAGE_HEADER_BYTES, MessageReader
+from statehouse.rpc.metadata import encode_binary, encode_text
+from statehouse.rpc.server.call_headers import (
+    ACCEPTED_ENCODINGS,
+    HEADER_LIST_BYTES,
+    CallHeaders,
+    Malformed,
+    Received,
+    Trailers,
+    read,
+)
+from statehouse.rpc.server.events import (
+    CallBegan,
+    CallRefused,
+    CallReset,
+    Event,
+    MessageCame,
+    PeerLeft,
+    RequestEnded,
+    RoomGrew,
+)
 
-__all__ = ["CallRefused", "CallReset", "PeerLeft", "ServerProtocol"]
+__all__ = ["RequestBudget", "ServerProtocol"]
 
-STREAM_WINDOW_BYTES: Final = MIB
-CONNECTION_WINDOW_BYTES: Final = 4 * MIB
-"""What a client may have under way to us, on one call and on all of a connection together."""
-FRAME_BYTES: Final = 64 * KIB
-HEADER_LIST_BYTES: Final = 8 * KIB
-RECEIVED_BYTES: Final = 16 * MIB
-"""Of requests that have not ended, over all calls of a connection (or two whole requests, if that is more)."""
+CONNECTION_WINDOW_BYTES: Final = MIB
+"""What a client may have under way to us, over all its calls."""
+FREE_MESSAGE_BYTES: Final = 16 * KIB
 
-_FRAME_HEADER_BYTES: Final = 9
-_OK: Final = Status(StatusCode.OK)
-_INITIAL_WINDOW: Final = 65_535  # RFC 9113, 6.9.2: the connection's window starts here whatever the settings say
-
-
-@frozen
-class CallRefused:
-    """A call that no handler may see; it is to be answered with this."""
-
-    stream_id: int
-    error: EncodedError
+_RESPONSE: Final = (
+    (b":status", b"200"),
+    (b"content-type", b"application/grpc"),
+    (b"grpc-accept-encoding", ACCEPTED_ENCODINGS),
+)
+_OK: Final = (b"grpc-status", b"0")
+_RESPONSE_BLOCK: Final = literal_block(_RESPONSE)
+_OK_BLOCK: Final = literal_block([_OK])
+_EMPTY_BLOCK: Final = literal_block([*_RESPONSE, _OK])
+_TABLE_SIZE_ZERO: Final = b"\x20"
+"""What an encoder that uses no table says when its peer makes the table smaller (RFC 7541, 4.2)."""
 
 
-@frozen
-class CallReset:
-    """The client has given the call up; nothing can be sent on it any more."""
+@define
+class RequestBudget:
+    """What the large requests that are not yet whole may hold, over all connections of a server."""
 
-    stream_id: int
+    capacity_bytes: int
+    held_bytes: int = 0
 
+    def take(self, size_bytes: int) -> bool:
+        """Whether there is room; it is then held until it is given back."""
+        if self.held_bytes + size_bytes > self.capacity_bytes:
+            return False
+        self.held_bytes += size_bytes
+        return True
 
-@frozen
-class PeerLeft:
-    """The client said goodbye (GOAWAY): its calls are over."""
-
-
-class _H2Connection(h2.connection.H2Connection):  # type: ignore[misc]
-    """h2 3.2 ends the connection over a frame that was under way when its stream ended; RFC 9113, 5.1 says not to."""
-
-    def _receive_window_update_frame(self, frame: hyperframe.frame.WindowUpdateFrame) -> Any:
-        return ([], []) if self._is_over(frame.stream_id) else super()._receive_window_update_frame(frame)
-
-    def _receive_rst_stream_frame(self, frame: hyperframe.frame.RstStreamFrame) -> Any:
-        return ([], []) if self._is_over(frame.stream_id) else super()._receive_rst_stream_frame(frame)
-
-    def _is_over(self, stream_id: int) -> bool:
-        return 0 < stream_id <= self.highest_inbound_stream_id and stream_id not in self.streams
+    def give_back(self, size_bytes: int) -> None:
+        self.held_bytes -= size_bytes
 
 
-class ServerProtocol(GRPCConnection):  # type: ignore[misc]
-    """The frames of one connection.
+@define(eq=False)
+class _Request:
+    """What has come of a request; kept at its stream until it is whole."""
 
-    `receive_data` returns events: purerpc's `RequestReceived`, `MessageReceived`, `RequestEnded` and
-    `WindowUpdated`, and `CallRefused`, `CallReset`, `PeerLeft`. It raises `h2.exceptions.ProtocolError`
-    when the peer breaks HTTP/2 as a whole; the GOAWAY that says so is then there to be sent.
-    """
+    reader: MessageReader
+    content_length: int | None
+    received_bytes: int = 0
+    held_bytes: int = 0
 
-    def __init__(self, max_request_bytes: int) -> None:
-        super().__init__(GRPCConfiguration(client_side=False, max_message_length=max_request_bytes))
-        # purerpc has h2 check headers and decode them as UTF-8, and a bad one ends the connection: here they come as
-        # they are, and `parse_headers` refuses the one call.
-        configuration = h2.config.H2Configuration(
-            client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False
-        )
-        self.h2_connection = _H2Connection(configuration)
-        self._set_h2_connection_local_settings()
-        self._received: dict[int, int] = {}  # bytes of each request that has not ended
-        self._most_received = max(RECEIVED_BYTES, 2 * max_request_bytes)
 
-    def _set_h2_connection_local_settings(self) -> None:
-        self.h2_connection.local_settings = Settings(
+class ServerProtocol(Connection[Received]):
+    """The frames of one connection. `ended` says that the peer broke HTTP/2; the GOAWAY is then in `output`."""
+
+    def __init__(self, request_bytes: int, budget: RequestBudget, now: float) -> None:
+        """`request_bytes` is the longest message of a request; `budget` is shared with other connections."""
+        settings = {
+            Setting.MAX_CONCURRENT_STREAMS: CALLS_PER_CONNECTION,
+            Setting.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
+        }
+        super().__init__(
             client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: CALLS_PER_CONNECTION,
-                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-                SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
-            },
+            settings=settings,
+            window_bytes=CONNECTION_WINDOW_BYTES,
+            decoder=HeaderDecoder(read),
+            now=now,
         )
-        self.h2_connection.max_inbound_frame_size = FRAME_BYTES
-        # h2 takes this setting over only when a *change* of it is acknowledged.
-        self.h2_connection.decoder.max_header_list_size = HEADER_LIST_BYTES
+        self._request_bytes = request_bytes
+        self._budget = budget
+        self._events: list[Event] = []
+        self._table_update = b""
 
-    def initiate_connection(self) -> None:
-        """Send the settings; the first thing on a connection."""
-        self.h2_connection.initiate_connection()
-        self.h2_connection.increment_flow_control_window(CONNECTION_WINDOW_BYTES - _INITIAL_WINDOW)
-
-    def receive_data(self, data: bytes | bytearray) -> list[object]:
-        """Take what came; see the class for what is returned and raised."""
-        events: list[object] = super().receive_data(data)
-        # h2 3.2 looks at a frame's length only when all of the frame has come: 16 MiB, at the sender's leisure.
-        begun = self.h2_connection.incoming_buffer.data
-        if len(begun) >= _FRAME_HEADER_BYTES and int.from_bytes(begun[:3], "big") > FRAME_BYTES:
-            self.h2_connection.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
-            raise FrameTooLargeError(f"a frame over {FRAME_BYTES} bytes")
+    def take_events(self) -> list[Event]:
+        """What came since the last time, in its order."""
+        events, self._events = self._events, []
         return events
 
-    @property
-    def pending_output_bytes(self) -> int:
-        """What waits for `data_to_send`."""
-        return len(self.h2_connection._data_to_send)  # noqa: SLF001 - purerpc makes it a bytearray
+    # Answers. On a stream that is closed they change nothing.
 
-    def announce_shutdown(self) -> None:
-        """GOAWAY: no new calls, please. Those that are here go on, which h2's own `close_connection` would forbid."""
-        frame = hyperframe.frame.GoAwayFrame(0)
-        frame.last_stream_id = self.h2_connection.highest_inbound_stream_id
-        self.h2_connection._prepare_for_sending([frame])  # noqa: SLF001
+    def answer(self, stream: Stream, message: bytes) -> bool:
+        """Send all of a unary call's answer at once: headers, message, status. False when the windows are too small."""
+        size = MESSAGE_HEADER_BYTES + len(message)
+        if size > stream.send_window or size > self.send_window or size > self.peer_frame_bytes:
+            return stream.closed
+        if stream.closed:
+            return True
+        stream.send_window -= size
+        self.send_window -= size
+        block = self._updated(_RESPONSE_BLOCK)
+        pack, stream_id = FRAME_HEADER.pack, stream.id
+        self.output += b"".join(
+            (
+                pack(0, len(block), FrameType.HEADERS, END_HEADERS, stream_id),
+                block,
+                pack(size >> 8, size & 0xFF, FrameType.DATA, 0, stream_id),
+                MESSAGE_HEADER.pack(0, len(message)),
+                message,
+                pack(0, len(_OK_BLOCK), FrameType.HEADERS, END_HEADERS | END_STREAM, stream_id),
+                _OK_BLOCK,
+            )
+        )
+        self._end_sent(stream)
+        return True
 
-    def is_open(self, stream_id: int) -> bool:
-        """Whether the call's stream stands; events of a packet are taken when all of it has been read."""
-        stream = self.h2_connection.streams.get(stream_id)
-        return stream is not None and not stream.closed
+    def begin_answer(self, stream: Stream) -> None:
+        """Send the headers of a response."""
+        if not stream.closed:
+            self.send_headers(stream, self._updated(_RESPONSE_BLOCK), ends=False)
 
-    def succeed(self, stream_id: int, *, started: bool) -> None:
+    def succeed(self, stream: Stream, *, started: bool) -> None:
         """End a call whose response is complete (`started`), or is a stream without a message."""
-        if started:
-            self.end_response(stream_id, _OK)
-        else:
-            self.respond_status(stream_id, _OK, "+proto")
+        self._end(stream, _OK_BLOCK if started else _EMPTY_BLOCK)
 
-    def refuse(self, stream_id: int, error: EncodedError, *, started: bool) -> None:
+    def refuse(self, stream: Stream, error: EncodedError, *, started: bool) -> None:
         """End a call with an error, after its response has `started` or instead of one."""
-        status = Status(int(error.status), error.message)
-        if started:
-            self.end_response(stream_id, status, [(TRAILER_NAME, error.trailer)])
-        else:
-            self.respond_status(stream_id, status, "+proto", [(TRAILER_NAME, error.trailer)])
-        self._forget(stream_id)
-        if self.is_open(stream_id):  # the client is still sending: it may stop (RFC 9113, 8.1)
-            self.reset_stream(stream_id, ErrorCodes.NO_ERROR)
+        status = (b"grpc-status", b"%d" % error.status), (b"grpc-message", encode_text(error.message))
+        trailers = [*status, (TRAILER_NAME.encode(), encode_binary(error.trailer))]
+        self._end(stream, literal_block(trailers if started else [*_RESPONSE, *trailers]))
 
-    def cut_off(self, stream_id: int) -> None:
+    def cut_off(self, stream: Stream) -> None:
         """End a call in the middle of a message, where no status can follow."""
-        self._forget(stream_id)
-        self.reset_stream(stream_id, ErrorCodes.CANCEL)
+        self._let_go(stream)
+        self.reset(stream, ErrorCode.CANCEL)
 
-    def _request_received(self, event: h2.events.RequestReceived) -> list[object]:
-        request = parse_headers(event.stream_id, event.headers)
-        if isinstance(request, EncodedError):
-            return [CallRefused(event.stream_id, request)]
-        self.message_read_buffers[event.stream_id] = MessageReadBuffer(None, self.config.max_message_length)
-        self._received[event.stream_id] = 0
-        return [request]
+    def _end(self, stream: Stream, block: bytes) -> None:
+        if not stream.closed:
+            self._let_go(stream)
+            self.send_headers(stream, self._updated(block), ends=True)
+            if not stream.closed:  # the client is still sending: it may stop (RFC 9113, 8.1)
+                self.reset(stream, ErrorCode.NO_ERROR)
 
-    def _data_received(self, event: h2.events.DataReceived) -> list[object]:
-        stream_id = event.stream_id
-        # Handed back at once: a window could not let a message pass that is larger than itself. What is kept is
-        # bounded by the size of a message, and over a connection by `_most_received`.
-        self.acknowledge_received_data(stream_id, event.flow_controlled_length)
-        buffer = self.message_read_buffers.get(stream_id)
-        if buffer is None:
-            return []
-        self._received[stream_id] += len(event.data)
-        if sum(self._received.values()) > self._most_received:
-            message = f"requests under way on this connection hold more than {self._most_received} bytes"
-            return [CallRefused(stream_id, encode_error(OverloadedError(message)))]
+    def _updated(self, block: bytes) -> bytes:
+        update, self._table_update = self._table_update, b""
+        return update + block if update else block
+
+    # What came
+
+    def _stream_opened(self, stream: Stream, headers: Received, *, ends: bool) -> None:
+        if not isinstance(headers, CallHeaders):
+            reason = headers.reason if isinstance(headers, Malformed) else "a request without method, scheme or path"
+            raise StreamFaultError(stream.id, ErrorCode.PROTOCOL_ERROR, reason)
+        if len(self.streams) > CALLS_PER_CONNECTION:
+            raise StreamFaultError(stream.id, ErrorCode.REFUSED_STREAM, "more streams than were allowed")
+        if headers.refused is not None:
+            self._events.append(CallRefused(stream, headers.refused))
+            return
+        stream.call = _Request(MessageReader(self._request_bytes), headers.content_length)
+        self._events.append(CallBegan(stream, headers))
+        if ends:
+            self._request_ended(stream, stream.call)
+
+    def _headers_came(self, stream: Stream, headers: Received, *, ends: bool) -> None:
+        if not ends or not isinstance(headers, Trailers):
+            raise StreamFaultError(stream.id, ErrorCode.PROTOCOL_ERROR, "a second header list that is no trailers")
+        if stream.call is not None:
+            self._request_ended(stream, stream.call)
+
+    def _data_came(self, stream: Stream, payload: bytes, *, ends: bool) -> None:
+        request: _Request | None = stream.call
+        if request is None:  # refused already
+            return
+        request.received_bytes += len(payload)
         try:
-            buffer.data_received(event.data)
-        except MessageTooLargeError:
-            size, limit = buffer._message_length, self.config.max_message_length  # noqa: SLF001
-            details = {"limit": str(limit), "size": str(size)}
-            error = InvalidRequestError(f"the request is {size} bytes; the limit is {limit}", details=details)
-            return [CallRefused(stream_id, encode_error(error))]
-        except UnsupportedMessageEncodingError:
-            return [CallRefused(stream_id, refusal(GrpcStatus.UNIMPLEMENTED, "compressed messages are not supported"))]
-        return [MessageReceived(stream_id, each, 0) for each, _ in buffer.read_all_complete_messages_flowcontrol()]
+            messages = request.reader.feed(payload)
+            if messages:
+                self._let_go_of_bytes(request)
+            if request.reader.message_bytes > FREE_MESSAGE_BYTES and not request.held_bytes:
+                self._hold(request)
+        except (InvalidRequestError, OverloadedError) as error:
+            self._refuse(stream, encode_error(error))
+            return
+        for message in messages:
+            self._events.append(MessageCame(stream, message))
+        if ends:
+            self._request_ended(stream, request)
+            return
+        # A message may come in whole, whatever the window; between messages there is a window's worth of room.
+        wanted = request.reader.missing_bytes or (FIRST_WINDOW if stream.receive_window < FIRST_WINDOW // 2 else 0)
+        if stream.receive_window < wanted:
+            self.grant(stream, wanted - stream.receive_window)
 
-    def _trailers_received(self, event: h2.events.TrailersReceived) -> list[object]:  # noqa: ARG002
-        return []  # a gRPC client sends none, and they mean nothing
+    def _request_ended(self, stream: Stream, request: _Request) -> None:
+        self._let_go(stream)
+        if request.content_length not in (None, request.received_bytes):
+            raise StreamFaultError(stream.id, ErrorCode.PROTOCOL_ERROR, "not as much DATA as content-length says")
+        if request.reader.missing_bytes:
+            error = InvalidRequestError("the request ends in the middle of a message")
+            self._events.append(CallRefused(stream, encode_error(error)))
+        else:
+            self._events.append(RequestEnded(stream))
 
-    def _stream_ended(self, event: h2.events.StreamEnded) -> list[object]:
-        if event.stream_id not in self.message_read_buffers:
-            return []
-        self._forget(event.stream_id)
-        return [RequestEnded(event.stream_id)]
+    def _refuse(self, stream: Stream, error: EncodedError) -> None:
+        self._let_go(stream)
+        self._events.append(CallRefused(stream, error))
 
-    def _stream_reset(self, event: h2.events.StreamReset) -> list[object]:
-        self._forget(event.stream_id)
-        return [CallReset(event.stream_id)]
+    def _hold(self, request: _Request) -> None:
+        size = request.reader.message_bytes
+        if not self._budget.take(size):
+            raise OverloadedError("large requests under way hold all the memory that they may; try again")
+        request.held_bytes = size
 
-    def _connection_terminated(self, event: h2.events.ConnectionTerminated) -> list[object]:  # noqa: ARG002
-        return [PeerLeft()]
+    def _let_go(self, stream: Stream) -> None:
+        request, stream.call = stream.call, None
+        if request is not None:
+            self._let_go_of_bytes(request)
 
-    def _forget(self, stream_id: int) -> None:
-        self.message_read_buffers.pop(stream_id, None)
-        self._received.pop(stream_id, None)
+    def _let_go_of_bytes(self, request: _Request) -> None:
+        self._budget.give_back(request.held_bytes)
+        request.held_bytes = 0
+
+    def let_go_of_all(self) -> None:
+        """The connection is over: give back what its requests held."""
+        for stream in self.streams.values():
+            self._let_go(stream)
+
+    def _reset_came(self, stream: Stream, code: int) -> None:  # noqa: ARG002
+        self._let_go(stream)
+        self._events.append(CallReset(stream))
+
+    def _window_grew(self, stream: Stream | None) -> None:
+        self._events.append(RoomGrew(stream))
+
+    def _settings_came(self) -> None:
+        self._events.append(RoomGrew(None))
+
+    def _setting_came(self, name: int, value: int) -> None:
+        if name == Setting.HEADER_TABLE_SIZE and value < 4096:
+            self._table_update = _TABLE_SIZE_ZERO
+
+    def _goaway_came(self, last_stream_id: int, code: int) -> None:  # noqa: ARG002
+        self._events.append(PeerLeft())

@@ -6,18 +6,16 @@ paths of the calls and what reflection serves: both are made here.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from attrs import frozen
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
-from purerpc import Cardinality, RPCSignature, Service
-from purerpc.server import BoundRPCMethod
 
 from statehouse.errors import InvalidRequestError
 from statehouse.limits import KIB
+from statehouse.rpc.server.dispatch import bound_service
 from statehouse.rpc.v1 import health_pb2, reflection_pb2
 
 __all__ = ["HEALTH", "QUESTION_BYTES", "REFLECTION_V1", "REFLECTION_V1ALPHA", "Published", "decode_question"]
@@ -54,19 +52,7 @@ class Published:
     def service(self, functions: Mapping[str, Callable[..., object]]) -> Any:
         """The purerpc `Service` with one function for each call; ValueError unless all are there."""
         (descriptor,) = self.generated.services_by_name.values()
-        if functions.keys() != set(descriptor.methods_by_name):
-            raise ValueError(f"functions for {sorted(descriptor.methods_by_name)} are needed, got {sorted(functions)}")
-        service = cast("Any", Service(f"{self.package}.{descriptor.name}"))
-        for method in descriptor.methods:
-            cardinality = Cardinality.get_cardinality_for(
-                request_stream=method.client_streaming, response_stream=method.server_streaming
-            )
-            signature = RPCSignature(
-                cardinality, GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-            )
-            # `add_method` takes a second parameter only when it is called `request`; ours is the caller.
-            service.methods[method.name] = BoundRPCMethod(functions[method.name], signature)
-        return service
+        return bound_service(f"{self.package}.{descriptor.name}", descriptor, functions)
 
     def _public(self, type_name: str) -> str:
         ours = f".{self.generated.package}."

@@ -5,44 +5,42 @@
 
 Until there are handlers every call is answered UNAVAILABLE (starting up). When `stop` is set no connection
 is accepted any more, connections say goodbye, calls that still come are answered UNAVAILABLE (shutting
-down), and those in flight have the grace time to finish; then they are cancelled and told the same.
+down), and those in flight have the grace time to finish; then they are cancelled and told the same. Some
+calls (health) are answered at all times.
+
+When there are as many connections as there may be, the one that has been without a call for longest makes room
+for a new one; when none is without a call, the new one is closed.
 """
 
 import functools
+import math
 import os
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import ssl
+from collections.abc import Iterable, Mapping
 
 import structlog
 import trio
-from purerpc.grpclib.events import RequestReceived
 
-from statehouse.errors import UnavailableError
-from statehouse.limits import ANSWERS_BYTES, CONNECTION_ANSWERS_BYTES, KIB, REQUEST_BYTES, Limits
-from statehouse.rpc.call_headers import refusal
-from statehouse.rpc.contract import METHODS, SERVICE_NAME, purerpc_service
+from statehouse.errors import UnauthenticatedError, UnavailableError
+from statehouse.limits import CONNECTIONS, KIB, REQUEST_BYTES, Limits
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error
-from statehouse.rpc.server.access import ANYONE, Caller
-from statehouse.rpc.server.answer_budget import AnswerBudget
+from statehouse.rpc.server.access import ANYONE, Authenticator, Caller
 from statehouse.rpc.server.build_version import BuildVersion, build_version
-from statehouse.rpc.server.call import ServerCall
+from statehouse.rpc.server.call_headers import CallHeaders, refusal
+from statehouse.rpc.server.capacity import Capacity
 from statehouse.rpc.server.connection import FAREWELL_S, ServerConnection
+from statehouse.rpc.server.dispatch import Endpoint, Hosted, endpoints
 from statehouse.rpc.server.failures import shutting_down
-from statehouse.rpc.server.handlers import EngineCalls, Handlers, make_handlers
+from statehouse.rpc.server.handlers import EngineCalls, statehouse_service
+from statehouse.rpc.server.lifetime import PREFACE_S, LifetimeLimits
+from statehouse.rpc.server.link import Link, SocketLink, StreamLink
 from statehouse.rpc.server.listener import open_listener, socket_address
+from statehouse.rpc.server.tls import ServerTls, accept_tls, peer_name
 
 __all__ = ["Server", "max_request_bytes", "serve"]
 
 log = structlog.stdlib.get_logger(__name__)
-
-# A peer whose machine or network died says nothing: TCP's own probes find out, after about two minutes.
-_KEEPALIVE: Final = (
-    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 60),
-    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 15),
-    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 4),
-)
 
 
 async def serve(
@@ -63,7 +61,7 @@ async def serve(
     """
     async with await open_listener(host, port) as listener:
         server = Server(max_request_bytes(engine.limits))
-        server.open(make_handlers(engine, build or build_version(os.environ)))
+        server.open([statehouse_service(engine, build or build_version(os.environ))])
         await server.run(listener, stop=stop, grace_s=grace_s, task_status=task_status)
 
 
@@ -76,23 +74,52 @@ def max_request_bytes(limits: Limits) -> int:
 class Server:
     """All connections of one listener. `serve` is what a caller wants who has an engine already."""
 
-    def __init__(self, request_bytes: int) -> None:
+    def __init__(
+        self,
+        request_bytes: int,
+        *,
+        tls: ServerTls | None = None,
+        authenticator: Authenticator | None = None,
+        lifetime: LifetimeLimits | None = None,
+        max_connections: int = CONNECTIONS,
+        hosted: Iterable[Hosted] = (),
+    ) -> None:
+        """`request_bytes` is the longest message of a request; what is `hosted` here is there from the start.
+
+        With an `authenticator` every call needs a token, but those that are open to all. With `tls` every
+        connection begins with a handshake.
+        """
         self._request_bytes = request_bytes
-        self._service: Any = None  # purerpc's, once there are handlers
-        self._answer_bytes: Mapping[str, int] = {}
-        self.answers = AnswerBudget(ANSWERS_BYTES)
-        """What all connections together hold of answers that their peers have not read."""
+        self._tls = tls
+        self._authenticator = authenticator
+        self._lifetime = lifetime or LifetimeLimits()
+        self._max_connections = max_connections
+        self._endpoints: dict[bytes, Endpoint] = dict(endpoints(hosted))
+        self.capacity = Capacity()
+        """What the connections share."""
         self._closed: UnavailableError | None = UnavailableError("the daemon is starting")
         self._stopping = False
+        self._accepted = 0
         self._connections: set[ServerConnection] = set()
         self._left = trio.Event()
 
-    def open(self, handlers: Handlers) -> None:
-        """From now on calls reach these handlers. ValueError unless there is one for every call."""
-        calls = {**handlers.unary, **handlers.streams}
-        self._service = purerpc_service({name: _for_anyone(handler) for name, handler in calls.items()})
-        self._answer_bytes = handlers.answer_bytes
+    def open(self, hosted: Iterable[Hosted]) -> None:
+        """From now on calls reach these services, too."""
+        self._endpoints.update(endpoints(hosted))
         self._closed = None
+
+    def census(self) -> Mapping[str, object]:
+        """What there is now, and what was turned away: for a line in the log."""
+        return {
+            "connections": self._accepted,
+            "calls": self.capacity.calls,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+            "requests_bytes": self.capacity.requests.held_bytes,
+            "answers_bytes": self.capacity.answers.held_bytes,
+            "listings_bytes": self.capacity.listings.held_bytes,
+            "unauthenticated": self.capacity.refusals.unauthenticated,
+            "permission_denied": self.capacity.refusals.permission_denied,
+        }
 
     async def run(
         self,
@@ -115,6 +142,7 @@ class Server:
                 accepting.cancel_scope.cancel()
             await self._drain(grace_s)
             connections.cancel_scope.cancel()
+        self.capacity.refusals.log_due(math.inf)
 
     async def _drain(self, grace_s: float) -> None:
         self._closed = shutting_down()
@@ -136,34 +164,67 @@ class Server:
             await self._left.wait()
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
-        for level, option, setting in _KEEPALIVE:
-            if hasattr(socket, option) and stream.socket.family != socket.AF_UNIX:
-                stream.setsockopt(level, getattr(socket, option), setting)
-        answers = AnswerBudget(CONNECTION_ANSWERS_BYTES, within=self.answers)
-        connection = ServerConnection(stream, self._find, self._request_bytes, answers)
+        if self._accepted >= self._max_connections and not self._make_room():
+            log.warning("a connection was refused: there are too many", connections=self._accepted)
+            return
+        self._accepted += 1
+        try:
+            peer = _peer(stream)
+            if stream.socket.family != socket.AF_UNIX:
+                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link: Link = SocketLink(stream)
+            if self._tls is not None:
+                with trio.fail_after(PREFACE_S):
+                    secured = await accept_tls(stream, self._tls)
+                link = StreamLink(secured)
+                peer = peer_name(secured) or peer
+            await self._converse(link, peer)
+        except (trio.BrokenResourceError, trio.TooSlowError, ssl.SSLError) as error:
+            log.info("a handshake failed", reason=str(error.__cause__ or error) or type(error).__name__)
+        except Exception:  # the boundary: a bug ends one connection, never the daemon
+            log.exception("connection failed")
+        finally:
+            self._accepted -= 1
+
+    async def _converse(self, link: Link, peer: str) -> None:
+        connection = ServerConnection(
+            link, self._find, self.capacity, self._lifetime, peer=peer, request_bytes=self._request_bytes
+        )
         self._connections.add(connection)
         try:
             if self._stopping:
                 connection.drain()
             await connection.run()
-        except Exception:  # the boundary: a bug ends one connection, never the daemon
-            log.exception("connection failed")
         finally:
             self._connections.discard(connection)
             self._left.set()
 
-    def _find(self, request: RequestReceived) -> ServerCall | EncodedError:
-        method = METHODS.get(request.method_name) if request.service_name == SERVICE_NAME else None
-        if method is None:
-            return refusal(GrpcStatus.UNIMPLEMENTED, f"there is no call {request.service_name}/{request.method_name}")
-        if self._closed is not None:
+    def _make_room(self) -> bool:
+        """End the connection that has been without a call for longest; False when there is none."""
+        idle = [(each.idle_since, each) for each in self._connections if each.idle_since is not None]
+        if not idle:
+            return False
+        _, longest = min(idle, key=lambda pair: pair[0])
+        self._connections.discard(longest)
+        longest.leave()
+        return True
+
+    def _find(self, headers: CallHeaders) -> tuple[Endpoint, Caller] | EncodedError:
+        endpoint = self._endpoints.get(headers.path)
+        if self._closed is not None and (endpoint is None or not endpoint.always):
             return encode_error(self._closed)
-        handler = functools.partial(self._service.methods[method.name].method_fn, request=request)
-        call = ServerCall(request.stream_id, method.name, handler, self._answer_bytes.get(method.name, 0))
-        if request.timeout is not None:
-            call.deadline = trio.current_time() + request.timeout.total_seconds()
-        return call
+        if endpoint is None:
+            return refusal(GrpcStatus.UNIMPLEMENTED, f"there is no call {headers.path.decode('utf-8', 'replace')}")
+        if self._authenticator is None or endpoint.open_to_all:
+            return endpoint, ANYONE
+        try:
+            return endpoint, self._authenticator.caller(headers.authorization)
+        except UnauthenticatedError as error:
+            self.capacity.refusals.note(error, peer="", now=trio.current_time())
+            return encode_error(error)
 
 
-def _for_anyone(handler: Callable[[bytes, Caller], object]) -> Callable[[bytes], object]:
-    return lambda request: handler(request, ANYONE)
+def _peer(stream: trio.SocketStream) -> str:
+    if stream.socket.family == socket.AF_UNIX:
+        return "unix"
+    return ":".join(map(str, stream.socket.getpeername()[:2]))

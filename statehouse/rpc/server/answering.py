@@ -1,0 +1,112 @@
+"""How answers that cannot be sent at once are sent: in pieces, as the client's windows and the memory allow.
+
+Everything here runs in the task of one call. What an answer holds of the memory that is shared for them is
+`answer_budget.py`'s; a point read whose client has no window for it holds its answer there too.
+"""
+
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing, closing, nullcontext
+from typing import Final
+
+import trio
+
+from statehouse.actors.reply import Reply
+from statehouse.limits import KIB
+from statehouse.rpc.messages import Compressed
+from statehouse.rpc.server.answer_budget import Hold
+from statehouse.rpc.server.call import ServerCall, Unsent, Work
+from statehouse.rpc.server.capacity import Capacity, ConnectionAnswers
+from statehouse.rpc.server.failures import answer_stalled
+from statehouse.rpc.server.protocol import ServerProtocol
+from statehouse.rpc.server.sender import OUTPUT_BYTES, Sender
+
+__all__ = ["INFLATED_HERE_BYTES", "Answering"]
+
+SMALL_ANSWER_BYTES: Final = 4 * KIB
+"""An answer up to this size may wait for the client's windows without being counted."""
+INFLATED_HERE_BYTES: Final = KIB
+"""A longer message in gzip is inflated in a worker thread."""
+
+
+class Answering:
+    """Sends the answers of one connection. Cancelling any of it ends that call's answer where it is."""
+
+    def __init__(self, protocol: ServerProtocol, sender: Sender, capacity: Capacity) -> None:
+        self._protocol = protocol
+        self._sender = sender
+        self._capacity = capacity
+        self._answers = ConnectionAnswers(capacity)
+
+    async def inflate(self, call: ServerCall, compressed: Compressed) -> None:
+        """Carry out a call whose request came in gzip."""
+        if len(compressed.content) <= INFLATED_HERE_BYTES:
+            request = compressed.inflate()
+        else:
+            request = await trio.to_thread.run_sync(compressed.inflate, limiter=self._capacity.inflating)
+        await self.carry_out(call, call.endpoint.handler(request, call.caller))
+
+    async def carry_out(self, call: ServerCall, work: bytes | Work) -> None:
+        """Send what a handler returned, when it is there. Raises what the work raises."""
+        if isinstance(work, bytes):
+            await self._send(call, [work])
+        elif isinstance(work, Reply):
+            await self._send(call, [await work.wait()])
+        elif isinstance(work, Coroutine):
+            with closing(work):  # cancelled in line, it never begins
+                async with self._hold(call, call.endpoint.answer_bytes) as hold:
+                    await self._send(call, [await work], hold)
+        else:
+            async with aclosing(work):
+                await self._send_chunks(call, work)
+
+    async def send_late(self, call: ServerCall, answer: bytes, request: bytes) -> None:
+        """Send an answer that the client's windows did not let through at once.
+
+        A small one is simply kept. For a large one, which only a read has, there must be room; if there is none it
+        is not kept, and read again when there is.
+        """
+        size = len(answer)
+        if size > SMALL_ANSWER_BYTES and not self._answers.budget(size).has_room(size):
+            answer = b""
+        async with self._hold(call, size if size > SMALL_ANSWER_BYTES else 0) as hold:
+            await self._send(call, [answer or call.endpoint.handler(request, call.caller)], hold)
+
+    def send_now(self, call: ServerCall, piece: bytes) -> None:
+        """Put a piece of an answer, within the client's windows, to the output."""
+        if not call.response_started:
+            call.response_started = True
+            self._protocol.begin_answer(call.stream)
+        self._protocol.send_data(call.stream, piece, ends=False)
+
+    def _hold(self, call: ServerCall, size_bytes: int) -> AbstractAsyncContextManager[Hold | None]:
+        if not size_bytes:
+            return nullcontext()
+        return self._answers.budget(size_bytes).hold(size_bytes, end=lambda: call.cancel(answer_stalled()))
+
+    async def _send_chunks(self, call: ServerCall, chunks: AsyncGenerator[list[bytes], None]) -> None:
+        while not call.over:
+            async with self._hold(call, call.endpoint.answer_bytes) as hold:
+                messages = await anext(chunks, None)
+                if messages is None:
+                    return
+                await self._send(call, messages, hold)
+
+    async def _send(self, call: ServerCall, messages: list[bytes], hold: Hold | None = None) -> None:
+        """Send messages of a call. Waits for the client's flow control, and for the writer."""
+        unsent = Unsent(messages)
+        if hold is not None:
+            hold.keep(unsent.kept_bytes)
+        while unsent and not call.over:
+            room = min(OUTPUT_BYTES, self._protocol.room(call.stream))
+            if room <= 0:
+                call.room = trio.Event()
+                await call.room.wait()
+            elif self._sender.is_full:
+                await self._sender.room()
+            else:
+                piece = unsent.take(room)
+                call.inside_message = bool(unsent)
+                self.send_now(call, piece)
+                if hold is not None:
+                    hold.keep(unsent.kept_bytes)
+                self._sender.flush()

@@ -1,0 +1,58 @@
+"""What all connections of a server share: how much they may hold together, and what is counted over them."""
+
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from statehouse.limits import (
+    ANSWERS_BYTES,
+    CALLS,
+    CALLS_PER_CONNECTION,
+    CONNECTION_ANSWERS_BYTES,
+    CONNECTION_LISTINGS_BYTES,
+    LISTINGS_BYTES,
+    MIB,
+    REQUESTS_BYTES,
+)
+from statehouse.rpc.server.access import Refusals
+from statehouse.rpc.server.answer_budget import AnswerBudget
+from statehouse.rpc.server.protocol import RequestBudget
+
+__all__ = ["Capacity", "ConnectionAnswers"]
+
+LISTING_BYTES: Final = MIB
+"""An answer that may be larger than this is a listing; the others are chunks of streams, and point reads."""
+INFLATING_THREADS: Final = 1
+"""Messages in gzip that are inflated at once: more would only take the processor from those who send none."""
+
+
+@define(eq=False)
+class Capacity:
+    """Belongs to a server; its connections take from it and give back."""
+
+    requests: RequestBudget = field(factory=lambda: RequestBudget(REQUESTS_BYTES))
+    answers: AnswerBudget = field(factory=lambda: AnswerBudget(ANSWERS_BYTES))
+    listings: AnswerBudget = field(factory=lambda: AnswerBudget(LISTINGS_BYTES))
+    refusals: Refusals = field(factory=Refusals)
+    inflating: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(INFLATING_THREADS))
+    calls: int = 0
+    """Under way, on all connections."""
+
+    def has_room_for_a_call(self, connection_calls: int) -> bool:
+        """Whether a connection with so many calls may have one more."""
+        return self.calls < CALLS and connection_calls < CALLS_PER_CONNECTION
+
+
+class ConnectionAnswers:
+    """A connection's share of what answers may hold."""
+
+    __slots__ = ("_answers", "_listings")
+
+    def __init__(self, capacity: Capacity) -> None:
+        self._answers = AnswerBudget(CONNECTION_ANSWERS_BYTES, within=capacity.answers)
+        self._listings = AnswerBudget(CONNECTION_LISTINGS_BYTES, within=capacity.listings)
+
+    def budget(self, answer_bytes: int) -> AnswerBudget:
+        """The budget that an answer of at most this size is held in."""
+        return self._listings if answer_bytes > LISTING_BYTES else self._answers
