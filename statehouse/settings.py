@@ -123,7 +123,8 @@ class Settings:
     max_connections: int = _setting(
         1024,
         whole_number("connections", at_least=1),
-        "Connections that may be open at once; past it, new ones are closed.",
+        "Connections that may be open at once. Past it, the one that has been without a call for longest makes room; "
+        "when none is without a call, the new one is closed.",
     )
     connection_idle_s: float = _setting(
         900.0,
@@ -133,8 +134,8 @@ class Settings:
     connection_age_s: float = _setting(
         0.0,
         seconds(at_most=_WEEK_S),
-        "A connection that is older is told to go when its calls are done, so that clients spread over daemons and "
-        "come back with fresh certificates; 0 lets it stay.",
+        "A connection that is older takes no new calls and ends when those under way have ended: its client comes back, "
+        "and shows its certificate anew. 0 lets it stay.",
     )
     data_dir: Path = _setting(
         Path("./statehouse-data"), PATH, "Where the store is kept. It is made if it does not exist."
