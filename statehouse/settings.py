@@ -134,8 +134,8 @@ class Settings:
     connection_age_s: float = _setting(
         0.0,
         seconds(at_most=_WEEK_S),
-        "A connection that is older takes no new calls and ends when those under way have ended: its client comes back, "
-        "and shows its certificate anew. 0 lets it stay.",
+        "A connection that is older takes no new calls and ends when those under way have ended: its client comes "
+        "back and shows its certificate anew. 0 lets it stay.",
     )
     data_dir: Path = _setting(
         Path("./statehouse-data"), PATH, "Where the store is kept. It is made if it does not exist."
