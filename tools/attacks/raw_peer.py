@@ -78,6 +78,7 @@ class RawPeer:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(0)
         self.reads = reads
+        self._gives_no_window = (wanted or {}).get(Setting.INITIAL_WINDOW_SIZE) == 0
         self.returns_credit = True
         """Whether the bytes of DATA are given back at once."""
         self.headers: dict[int, dict[bytes, bytes]] = {}
@@ -238,8 +239,17 @@ class RawPeer:
         return None if status is None else int(status)
 
     def answers(self, timeout_s: float = PATIENCE_S) -> bool:
-        """Whether the server still answers a call on this connection."""
-        return self.status(self.call("Version"), timeout_s) == 0
+        """Whether the server still answers a call on this connection, also on one that gives no window."""
+        stream_id = self.call("Version")
+        if self._gives_no_window:
+            self.send(window_update(stream_id, FIRST_WINDOW))
+        return self.status(stream_id, timeout_s) == 0
+
+    def is_heard(self, timeout_s: float = PATIENCE_S) -> bool:
+        """Whether the server has taken all that was sent: it answers a PING."""
+        pongs = self.pongs
+        self.send(frame(Kind.PING, payload=b"all seen"))
+        return self.until(lambda: self.pongs > pongs, timeout_s)
 
     def _decoded(self, block: bytes) -> Iterable[tuple[bytes, bytes]]:
         try:
