@@ -22,7 +22,7 @@ from fix_daemon import refusal
 
 import statehouse
 from statehouse.cli.exit_codes import daemon_exit_for
-from statehouse.daemon import _at_each, _Life, run_daemon
+from statehouse.daemon import _at_each, _Life, _say_who_may_come_in, run_daemon
 from statehouse.limits import Limits
 from statehouse.setting_forms import Address
 from statehouse.settings import Settings
@@ -169,7 +169,7 @@ def in_this_process(tmp_path, monkeypatch):
     """Run the daemon here, on an engine that does as told; it gets SIGTERM as soon as it is ready."""
 
     async def run(engine_of_the_test):
-        monkeypatch.setattr("statehouse.daemon.open_engine", lambda _: engine_of_the_test)
+        monkeypatch.setattr("statehouse.daemon.open_engine", lambda *_, **__: engine_of_the_test)
         monkeypatch.setattr("statehouse.daemon._say_ready", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         await run_daemon(Settings(listen_addr=Address("127.0.0.1", 0), data_dir=tmp_path / "data"))
 
@@ -325,18 +325,33 @@ def test_beyond_loopback_nobody_comes_in_unasked(options, make_daemon, authority
     assert "token_file" in said
 
 
-def test_beyond_loopback_when_insecure_is_on(make_daemon):
-    daemon = make_daemon(listen="0.0.0.0:0", options=["--insecure"]).start()
-    (warning,) = [line for line in daemon.lines if '"warning"' in line]
-    assert "whoever reaches the address may read and change everything: insecure is on" in warning
-    assert daemon.ready["port"] > 0
+@pytest.mark.parametrize("options", [["--insecure"], ["--token-file", "FILE"]])
+def test_beyond_loopback_is_tried_when_it_is_asked_for(options, make_daemon, token_file):
+    """The address is nobody's, so that no test is reachable from elsewhere."""
+    options = [str(token_file) if option == "FILE" else option for option in options]
+    assert refusal(make_daemon(listen="192.0.2.1:0", options=options), 4).endswith("Cannot assign requested address")
 
 
-def test_beyond_loopback_with_tokens_and_without_tls_is_a_warning(make_daemon, token_file):
-    daemon = make_daemon(listen="0.0.0.0:0", options=["--token-file", str(token_file)]).start()
-    (warning,) = [line for line in daemon.lines if '"warning"' in line]
-    assert "data and tokens cross the network unencrypted: tls_cert is not set" in warning
-    assert daemon.events("calls need a token")[0]["known"] == 0
+@pytest.mark.parametrize(
+    ("bound", "changes", "warned_of"),
+    [
+        ("192.0.2.1", {"insecure": True}, "insecure"),
+        ("192.0.2.1", {"insecure": True, "tls_cert": "c"}, "insecure"),
+        ("192.0.2.1", {"token_file": "t"}, "tls_cert"),
+        ("192.0.2.1", {"token_file": "t", "tls_cert": "c"}, None),
+        ("192.0.2.1", {"tls_client_ca": "a", "tls_cert": "c"}, None),
+        ("127.0.0.1", {"insecure": True}, None),
+        ("127.0.0.1", {"token_file": "t"}, None),
+    ],
+)
+def test_what_an_address_beyond_loopback_is_warned_of(bound, changes, warned_of):
+    listener = SimpleNamespace(socket=SimpleNamespace(family=socket.AF_INET, getsockname=lambda: (bound, 1)))
+    tls = SimpleNamespace(expires="", asks_for_certificates=False) if "tls_cert" in changes else None
+    tokens = ["token"] if "token_file" in changes else None
+    with structlog.testing.capture_logs() as lines:
+        _say_who_may_come_in(Settings(**changes), listener, tls, tokens)
+    warnings = [line["setting"] for line in lines if line["log_level"] == "warning"]
+    assert warnings == ([] if warned_of is None else [warned_of])
 
 
 def test_on_loopback_nothing_is_warned_of(make_daemon, token_file):
@@ -392,6 +407,56 @@ def test_sighup_reloads_certificates_and_tokens_and_keeps_what_it_cannot_replace
     assert told[3:5] == [done[1], done[0]]
     assert told[5][:3] == ("error", "not reloaded", "tokens")
     assert daemon.stop() == 0
+
+
+def read_securely(daemon, root, identity=None, token=None):
+    """Read a state with grpcio over TLS; the call's status code."""
+    import grpc
+
+    from statehouse.v1 import statehouse_pb2 as pb
+
+    key, cert = (None, None) if identity is None else (identity.key.read_bytes(), identity.cert.read_bytes())
+    credentials = grpc.ssl_channel_credentials(root.read_bytes(), key, cert)
+    with grpc.secure_channel(f"localhost:{daemon.port}", credentials) as channel:
+        get_state = channel.unary_unary(
+            "/statehouse.v1.StatehouseService/GetState",
+            request_serializer=pb.GetStateRequest.SerializeToString,
+            response_deserializer=pb.GetStateResponse.FromString,
+        )
+        metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+        try:
+            get_state(pb.GetStateRequest(agent_id="agent", key="key"), timeout=20, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
+
+
+def new_token(token_file):
+    """Make a token as an operator does."""
+    command = [sys.executable, "-m", "statehouse.cli.statehousectl", "token", "create", "--role", "read-only"]
+    made = subprocess.run([*command, "--file", str(token_file)], capture_output=True, text=True, check=True).stdout
+    return re.search(r"sth_[0-9a-f]{12}_[\w-]+", made)[0]
+
+
+def test_tls_with_client_certificates_and_tokens(make_daemon, authority, other_authority, token_file):
+    cert, key = authority.issue()
+    options = ["--tls-cert", cert, "--tls-key", key, "--tls-client-ca", authority.file, "--token-file", token_file]
+    token = new_token(token_file)
+    daemon = make_daemon(options=[str(option) for option in options]).start()
+    ours, theirs = authority.issue("ours"), other_authority.issue("theirs")
+    assert read_securely(daemon, authority.file, ours, token) == "OK"
+    assert read_securely(daemon, authority.file, ours) == "UNAUTHENTICATED"
+    assert read_securely(daemon, authority.file, theirs, token) == "UNAVAILABLE"
+    assert read_securely(daemon, authority.file, None, token) == "UNAVAILABLE"
+    assert read_securely(daemon, other_authority.file, ours, token) == "UNAVAILABLE"
+    late = new_token(token_file)
+    assert read_securely(daemon, authority.file, ours, late) == "UNAUTHENTICATED"
+    daemon.send(signal.SIGHUP)
+    daemon.wait_until(lambda: len(reloads(daemon)) == 2)
+    assert read_securely(daemon, authority.file, ours, late) == "OK"
+    daemon.send(signal.SIGUSR1)
+    assert daemon.wait_for("edge")["unauthenticated"] == 2
+    assert not any(secret in line for line in daemon.lines for secret in (token, late))
 
 
 def test_sighup_and_sigusr1_never_end_the_daemon(make_daemon):

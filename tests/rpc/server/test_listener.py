@@ -5,6 +5,7 @@ import socket
 import stat
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -70,10 +71,16 @@ async def test_loopback_is_free(host):
         assert not is_beyond_loopback(listener)
 
 
-async def test_beyond_loopback_when_asked_for():
-    async with await open_listener("0.0.0.0", 0, beyond_loopback=True) as listener:
-        assert is_beyond_loopback(listener)
-        assert socket_address(listener).startswith("0.0.0.0:")
+async def test_beyond_loopback_is_tried_when_asked_for():
+    """The address is nobody's, so that no test is reachable from elsewhere."""
+    with pytest.raises(AddressError, match="Cannot assign requested address"):
+        await open_listener("192.0.2.1", 0, beyond_loopback=True)
+
+
+@pytest.mark.parametrize(("host", "beyond"), [("0.0.0.0", True), ("192.0.2.1", True), ("127.0.0.1", False)])
+def test_beyond_loopback_as_bound(host, beyond):
+    bound = SimpleNamespace(socket=SimpleNamespace(family=socket.AF_INET, getsockname=lambda: (host, 50051)))
+    assert is_beyond_loopback(bound) is beyond
 
 
 @pytest.mark.parametrize(
