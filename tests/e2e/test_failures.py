@@ -129,10 +129,10 @@ async def test_while_the_daemon_starts_calls_are_unavailable(tmp_path, monkeypat
         return listeners[0]
 
     @asynccontextmanager
-    async def held(settings):
+    async def held(settings, **options):
         opening.set()
         await go_on.wait()
-        async with open_engine(settings) as engine:
+        async with open_engine(settings, **options) as engine:
             yield engine
 
     monkeypatch.setattr("statehouse.daemon.open_listener", listen)
