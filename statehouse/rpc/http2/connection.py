@@ -16,12 +16,10 @@ from statehouse.rpc.http2.faults import ConnectionFaultError, StreamFaultError
 from statehouse.rpc.http2.frames import (
     ACK,
     CONNECTION_PREFACE,
-    END_HEADERS,
     END_STREAM,
     FRAME_HEADER,
     FRAME_HEADER_BYTES,
     PADDED,
-    PRIORITY,
     RULES,
     SETTINGS_RANGES,
     U31,
@@ -34,7 +32,8 @@ from statehouse.rpc.http2.frames import (
     read_goaway,
     read_settings,
 )
-from statehouse.rpc.http2.header_blocks import BLOCK_BYTES, HeaderBlockError, HeaderDecoder
+from statehouse.rpc.http2.gathering import Gathered, Gathering, without_padding
+from statehouse.rpc.http2.header_blocks import HeaderDecoder
 from statehouse.rpc.http2.outgoing import FIRST_WINDOW, FRAME_BYTES, Outgoing
 from statehouse.rpc.http2.streams import AFTER_END_RECEIVED, CLOSED_EARLY, RECEIVED, State, Stream
 
@@ -59,16 +58,13 @@ class Connection(Outgoing, Generic[H]):
         super().__init__(client=client, settings=settings, window_bytes=window_bytes)
         self._now = now
         self._settings = settings
-        self._decoder = decoder
         self._budgets = Budgets(now)
         self._rest = b""
         self._preface = b"" if client else CONNECTION_PREFACE
         self.greeted = False
         self._window_bytes = self._receive_window = window_bytes
         self._stream_send_window = FIRST_WINDOW
-        self._block: list[bytes] = []
-        self._block_bytes = 0
-        self._block_stream: tuple[int, int] | None = None  # the stream and flags of a block that goes on
+        self._gathering = Gathering(decoder)
         self._take = (
             self._data,
             self._headers,
@@ -126,7 +122,8 @@ class Connection(Outgoing, Generic[H]):
         return len(begun)
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block_stream is not None and (kind != FrameType.CONTINUATION or stream_id != self._block_stream[0]):
+        gathering = self._gathering.stream_id
+        if gathering is not None and (kind != FrameType.CONTINUATION or stream_id != gathering):
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
         if not self.greeted and (kind != FrameType.SETTINGS or flags & ACK):
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
@@ -155,7 +152,7 @@ class Connection(Outgoing, Generic[H]):
             self.output += frame(FrameType.WINDOW_UPDATE, 0, 0, U32.pack(self._window_bytes - self._receive_window))
             self._receive_window = self._window_bytes
         if flags & PADDED:
-            payload = _without_padding(payload)
+            payload = without_padding(payload)
         ends = bool(flags & END_STREAM)
         if not payload and not ends:
             self._spend(Budget.CONTROL)
@@ -171,38 +168,15 @@ class Connection(Outgoing, Generic[H]):
         self._data_came(stream, payload, ends=ends)
 
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if flags & PADDED:
-            payload = _without_padding(payload)
-        if flags & PRIORITY:
-            if len(payload) < 5:
-                raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            self._priority(0, stream_id, payload)
-            payload = payload[5:]
-        self._gather_block(flags, stream_id, payload)
+        self._gathered(self._gathering.begin(flags, stream_id, payload))
 
-    def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block_stream is None:
-            raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-        # Other flags mean nothing here: END_STREAM is that of the HEADERS.
-        self._gather_block(flags & END_HEADERS | self._block_stream[1], stream_id, payload)
+    def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
+        self._gathered(self._gathering.go_on(flags, payload))
 
-    def _gather_block(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._block.append(payload)
-        self._block_bytes += len(payload)
-        if self._block_bytes > BLOCK_BYTES or len(self._block) > CONTINUATIONS:
-            raise ConnectionFaultError(ErrorCode.ENHANCE_YOUR_CALM, "a header block without measure")
-        if not flags & END_HEADERS:
-            self._block_stream = stream_id, flags & END_STREAM
+    def _gathered(self, gathered: Gathered[H] | None) -> None:
+        if gathered is None:
             return
-        self._block_stream = None
-        block = payload if len(self._block) == 1 else b"".join(self._block)
-        self._block, self._block_bytes = [], 0
-        try:
-            # Decoded whoever it is for: the table is the connection's.
-            headers = self._decoder.decode(block)
-        except HeaderBlockError as error:
-            raise ConnectionFaultError(ErrorCode.COMPRESSION_ERROR, str(error)) from error
-        ends = bool(flags & END_STREAM)
+        stream_id, headers, ends, depends_on_itself = gathered
         stream = self.streams.get(stream_id)
         if stream is not None and stream.state < State.HALF_CLOSED_REMOTE:
             if ends:
@@ -212,6 +186,8 @@ class Connection(Outgoing, Generic[H]):
             self._open_for_peer(stream_id, headers, ends=ends)
         else:
             self._judge(FrameType.HEADERS, stream_id)
+        if depends_on_itself:
+            raise StreamFaultError(stream_id, ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
 
     def _open_for_peer(self, stream_id: int, headers: H, *, ends: bool) -> None:
         if stream_id % 2 == 0:
@@ -367,11 +343,3 @@ class Connection(Outgoing, Generic[H]):
 
     def _goaway_came(self, last_stream_id: int, code: int) -> None:
         """The peer says goodbye."""
-
-
-def _without_padding(payload: bytes) -> bytes:
-    if not payload:
-        raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, "a padded frame without its length of padding")
-    if payload[0] >= len(payload):
-        raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
-    return payload[1 : len(payload) - payload[0]]
