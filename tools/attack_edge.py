@@ -26,13 +26,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self, TextIO
 
-from attacks import vitals
-from attacks.attack import LARGE, MANY, Attack
+from attacks import preparation, vitals
+from attacks.attack import Attack
 from attacks.attacker import ATTACKS, attack_named
 from attrs import define, field, frozen
 from daemon_process import DaemonProcess
-
-from statehouse import Statehouse
 
 TOOLS: Final = Path(__file__).resolve().parent
 SHORT_S: Final = 1.0
@@ -46,7 +44,6 @@ ATTACK_S: Final = 180.0
 AFTERWARDS_S: Final = 0.3
 """For so long the honest client goes on when the attack is over: clearing up must not hold it up either."""
 MANY_EVENTS: Final = 300
-LARGE_BYTES: Final = 2**20 - 1_000
 BAD_LEVELS: Final = ('"level": "error"', '"level": "critical"')
 LOG_LINES: Final = 1_000
 """An attack may make the daemon log so many lines: a full disk hurts too."""
@@ -130,7 +127,7 @@ class Scene:
     def set(cls, daemon: DaemonProcess) -> Self:
         """Start all of it on the daemon's data directory, warmed up."""
         daemon.start()
-        _prepare(daemon.address)
+        preparation.fill(daemon.address, MANY_EVENTS)
         honest = HonestProcess(daemon.address)
         honest.start()
         time.sleep(SHORT_S)
@@ -215,18 +212,6 @@ def percentile_99(values: Sequence[float]) -> float:
     """The nearest-rank 99th percentile; 0 of nothing."""
     ordered = sorted(values)
     return ordered[-(-len(ordered) * 99 // 100) - 1] if ordered else 0.0
-
-
-def _prepare(address: str) -> None:
-    """What the attacks read."""
-    with Statehouse(address) as client:
-        if client.get_state(*LARGE).exists:
-            return
-        with client.begin_transaction() as transaction:
-            transaction.write(*LARGE, {"v": "x" * LARGE_BYTES})
-        for number in range(MANY_EVENTS):
-            with client.begin_transaction() as transaction:
-                transaction.write(MANY, f"key-{number % 10}", {"v": "y" * 16_000})
 
 
 def run(attacks: Sequence[Attack], seconds: float, size: str) -> list[Verdict]:

@@ -3,13 +3,12 @@
 import re
 import zlib
 
-from attacks.attack import get_state, replay
+from attacks.attack import LARGE, MANY, get_state, replay
 from attacks.bad_calls import bomb
 from attacks.raw_http2 import END_STREAM, FRAME_BYTES, Kind, Setting, frame, message, reset, window_update
-from e2e.fix_targets import EVENTS, LARGE
 
 NO_WINDOW = {Setting.INITIAL_WINDOW_SIZE: 0}
-EVENTS_ASKED = replay(EVENTS[0])
+EVENTS_ASKED = replay(MANY)
 CALLS = 50
 STRAY_TASKS = 10
 """Of connections of other tests that are just ending."""

@@ -9,18 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from attacks import vitals
+from attacks import preparation, vitals
 from attacks.raw_peer import RawPeer
 from attrs import field, frozen
 from daemon_process import DaemonProcess
 
-from statehouse import Statehouse
-
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
-EVENTS = ("events", 50, 16_000)
-"""Of our daemon: an agent, and how many events of how many bytes it has. The other server has events without end."""
-LARGE = ("large", "key")
-"""Of our daemon: a value of nearly 1 MiB. The other server answers each read with 200 bytes."""
+EVENTS = 50
+"""Of the agent that is replayed, on our daemon. The other server has events without end, and small values alone."""
 
 # The servers with one bug each: a read that fails, with words that no client may see.
 BUG = "ZeroDivisionError('a secret detail')"
@@ -140,13 +136,7 @@ AS_SHIPPED_PATIENCE_S = 0.6
 
 def _ours(daemon: DaemonProcess) -> Target:
     daemon.start()
-    with Statehouse(daemon.address) as client:
-        with client.begin_transaction() as transaction:
-            transaction.write(*LARGE, {"v": "x" * (2**20 - 1_000)})
-        agent, events, size_bytes = EVENTS
-        for number in range(events):
-            with client.begin_transaction() as transaction:
-                transaction.write(agent, f"key-{number}", {"v": "y" * size_bytes})
+    preparation.fill(daemon.address, EVENTS)
     return Target("ours", ("127.0.0.1", daemon.port), daemon.pid, OURS_PATIENCE_S, daemon)
 
 
