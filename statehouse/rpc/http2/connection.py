@@ -32,7 +32,7 @@ from statehouse.rpc.http2.frames import (
     read_goaway,
     read_settings,
 )
-from statehouse.rpc.http2.gathering import Gathered, Gathering, without_padding
+from statehouse.rpc.http2.gathering import Gathered, Gathering, check_priority, without_padding
 from statehouse.rpc.http2.header_blocks import HeaderDecoder
 from statehouse.rpc.http2.outgoing import FIRST_WINDOW, FRAME_BYTES, Outgoing
 from statehouse.rpc.http2.streams import AFTER_END_RECEIVED, CLOSED_EARLY, RECEIVED, State, Stream
@@ -176,7 +176,7 @@ class Connection(Outgoing, Generic[H]):
     def _gathered(self, gathered: Gathered[H] | None) -> None:
         if gathered is None:
             return
-        stream_id, headers, ends, depends_on_itself = gathered
+        stream_id, headers, ends = gathered
         stream = self.streams.get(stream_id)
         if stream is not None and stream.state < State.HALF_CLOSED_REMOTE:
             if ends:
@@ -186,8 +186,6 @@ class Connection(Outgoing, Generic[H]):
             self._open_for_peer(stream_id, headers, ends=ends)
         else:
             self._judge(FrameType.HEADERS, stream_id)
-        if depends_on_itself:
-            raise StreamFaultError(stream_id, ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
 
     def _open_for_peer(self, stream_id: int, headers: H, *, ends: bool) -> None:
         if stream_id % 2 == 0:
@@ -199,9 +197,7 @@ class Connection(Outgoing, Generic[H]):
         self._stream_opened(stream, headers, ends=ends)
 
     def _priority(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
-        if U32.unpack_from(payload)[0] & U31 == stream_id:
-            # A stream's fault once (RFC 7540, 5.3.1); but it may be idle, where there is nothing to reset.
-            raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
+        check_priority(stream_id, payload)
 
     def _reset(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
         stream = self.streams.pop(stream_id, None)

@@ -6,7 +6,7 @@ from statehouse.rpc.http2.faults import ConnectionFaultError
 from statehouse.rpc.http2.frames import END_HEADERS, END_STREAM, PADDED, PRIORITY, U31, U32, ErrorCode
 from statehouse.rpc.http2.header_blocks import BLOCK_BYTES, HeaderBlockError, HeaderDecoder
 
-__all__ = ["Gathered", "Gathering", "without_padding"]
+__all__ = ["Gathered", "Gathering", "check_priority", "without_padding"]
 
 H = TypeVar("H")
 
@@ -21,8 +21,6 @@ class Gathered(NamedTuple, Generic[H]):
     stream_id: int
     headers: H
     ends: bool
-    depends_on_itself: bool
-    """It has a priority, and one that makes no sense (5.3.1 of RFC 7540): its stream is broken, the list is not."""
 
 
 class Gathering(Generic[H]):
@@ -33,7 +31,6 @@ class Gathering(Generic[H]):
         """Whose block is not yet whole."""
         self._decoder = decoder
         self._ends = False
-        self._depends_on_itself = False
         self._pieces: list[bytes] = []
         self._size_bytes = 0
 
@@ -41,11 +38,10 @@ class Gathering(Generic[H]):
         """Take HEADERS; the list, if this was all of it."""
         if flags & PADDED:
             payload = without_padding(payload)
-        self._depends_on_itself = False
         if flags & PRIORITY:
             if len(payload) < _PRIORITY_BYTES:
                 raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
-            self._depends_on_itself = U32.unpack_from(payload)[0] & U31 == stream_id
+            check_priority(stream_id, payload)
             payload = payload[_PRIORITY_BYTES:]
         self._ends = bool(flags & END_STREAM)
         self._pieces, self._size_bytes = [], 0
@@ -73,7 +69,7 @@ class Gathering(Generic[H]):
             headers = self._decoder.decode(block)
         except HeaderBlockError as error:
             raise ConnectionFaultError(ErrorCode.COMPRESSION_ERROR, str(error)) from error
-        return Gathered(stream_id, headers, self._ends, self._depends_on_itself)
+        return Gathered(stream_id, headers, self._ends)
 
 
 def without_padding(payload: bytes) -> bytes:
@@ -83,3 +79,9 @@ def without_padding(payload: bytes) -> bytes:
     if payload[0] >= len(payload):
         raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
     return payload[1 : len(payload) - payload[0]]
+
+
+def check_priority(stream_id: int, payload: bytes) -> None:
+    """Refuse a stream that depends on itself: a stream's fault (RFC 7540, 5.3.1), but it may be idle still."""
+    if U32.unpack_from(payload)[0] & U31 == stream_id:
+        raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
