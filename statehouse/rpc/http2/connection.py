@@ -13,12 +13,10 @@ from typing import Final, Generic, TypeVar
 
 from statehouse.rpc.http2.budgets import SPENDS, Budget, Budgets
 from statehouse.rpc.http2.faults import ConnectionFaultError, StreamFaultError
+from statehouse.rpc.http2.frame_reader import FrameReader
 from statehouse.rpc.http2.frames import (
     ACK,
-    CONNECTION_PREFACE,
     END_STREAM,
-    FRAME_HEADER,
-    FRAME_HEADER_BYTES,
     PADDED,
     RULES,
     SETTINGS_RANGES,
@@ -34,7 +32,7 @@ from statehouse.rpc.http2.frames import (
 )
 from statehouse.rpc.http2.gathering import Gathered, Gathering, check_priority, without_padding
 from statehouse.rpc.http2.header_blocks import HeaderDecoder
-from statehouse.rpc.http2.outgoing import FIRST_WINDOW, FRAME_BYTES, Outgoing
+from statehouse.rpc.http2.outgoing import FIRST_WINDOW, Outgoing
 from statehouse.rpc.http2.streams import AFTER_END_RECEIVED, CLOSED_EARLY, RECEIVED, State, Stream
 
 __all__ = ["Connection"]
@@ -59,24 +57,11 @@ class Connection(Outgoing, Generic[H]):
         self._now = now
         self._settings = settings
         self._budgets = Budgets(now)
-        self._rest = b""
-        self._preface = b"" if client else CONNECTION_PREFACE
+        self._reader = FrameReader(preface=not client)
         self.greeted = False
         self._window_bytes = self._receive_window = window_bytes
         self._stream_send_window = FIRST_WINDOW
         self._gathering = Gathering(decoder)
-        self._take = (
-            self._data,
-            self._headers,
-            self._priority,
-            self._reset,
-            self._settings_frame,
-            self._push,
-            self._ping,
-            self._goaway,
-            self._window_update,
-            self._continuation,
-        )
 
     # What comes in
 
@@ -85,41 +70,19 @@ class Connection(Outgoing, Generic[H]):
         if self.ended is not None:
             return
         self._now = now
-        unread = self._rest + received if self._rest else received
         try:
-            at = self._take_preface(unread) if self._preface else 0
-            self._rest = unread[at:] if self._preface else unread[self._take_frames(unread, at) :]
+            for kind, flags, stream_id, payload in self._reader.frames(received):
+                try:
+                    self._frame(kind, flags, stream_id, payload)
+                except StreamFaultError as fault:
+                    self._spend(Budget.RESETS)
+                    self._break_stream(fault)
+                if self.ended is not None:
+                    break
         except ConnectionFaultError as fault:
             self.end(fault.code, str(fault))
         if self.ended is not None:
-            self._rest = b""
-
-    def _take_frames(self, unread: bytes, at: int) -> int:
-        """Take the frames that are whole, from `at` on; returns where they end."""
-        while len(unread) - at >= FRAME_HEADER_BYTES and self.ended is None:
-            high, low, kind, flags, stream_id = FRAME_HEADER.unpack_from(unread, at)
-            size = high << 8 | low
-            if size > FRAME_BYTES:  # refused before it is waited for
-                raise ConnectionFaultError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-            end = at + FRAME_HEADER_BYTES + size
-            if end > len(unread):
-                break
-            try:
-                self._frame(kind, flags, stream_id & U31, unread[at + FRAME_HEADER_BYTES : end])
-            except StreamFaultError as fault:
-                self._spend(Budget.RESETS)
-                self._break_stream(fault)
-            at = end
-        return at
-
-    def _take_preface(self, unread: bytes) -> int:
-        begun = unread[: len(self._preface)]
-        if not self._preface.startswith(begun):
-            raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "not the beginning of HTTP/2")
-        if len(begun) < len(self._preface):
-            return 0
-        self._preface = b""
-        return len(begun)
+            self._reader.rest = b""
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         gathering = self._gathering.stream_id
@@ -141,7 +104,7 @@ class Connection(Outgoing, Generic[H]):
         budget = SPENDS.get(kind)  # type: ignore[call-overload]
         if budget is not None:
             self._spend(budget)
-        self._take[kind](flags, stream_id, payload)
+        self._TAKE[kind](self, flags, stream_id, payload)
 
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         flow_bytes = len(payload)
@@ -267,6 +230,20 @@ class Connection(Outgoing, Generic[H]):
         if stream.send_window > U31:
             raise StreamFaultError(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "a window over 2^31 - 1")
         self._window_grew(stream)
+
+    _TAKE = (
+        _data,
+        _headers,
+        _priority,
+        _reset,
+        _settings_frame,
+        _push,
+        _ping,
+        _goaway,
+        _window_update,
+        _continuation,
+    )
+    """What takes a frame, by its type."""
 
     # States and faults
 
