@@ -75,7 +75,7 @@ CONFINED: Final[Mapping[str, tuple[str, ...]]] = {
         "statehouse.cli",
         "statehouse.client.loop_thread",
     ),
-    "asyncio": ("statehouse.rpc.client.transport",),
+    "asyncio": ("statehouse.rpc.client.loops",),
 }
 
 

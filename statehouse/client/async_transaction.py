@@ -74,7 +74,7 @@ class AsyncTransaction:
             with anyio.move_on_after(ABORT_TIMEOUT_S, shield=True):
                 await self._abort_quietly()
 
-    async def write(self, agent_id: str, key: str, value: JsonObject) -> None:
+    async def write(self, agent_id: str, key: str, value: JsonObject, *, timeout_s: float | None = None) -> None:
         """Stage a write of a JSON object.
 
         Raises, before anything is sent, TypeError for a name that is no str and ValueError for a value that would
@@ -89,16 +89,16 @@ class AsyncTransaction:
         request = pb.WriteRequest(txn_id=self.txn_id, namespace=self._namespace, agent_id=agent_id, key=key)
         request.value.SetInParent()  # an empty object is a value too
         to_struct(value, request.value)
-        await self._client.call("Write", request, pb.WriteResponse)
+        await self._client.stub.Write(request, timeout_s=timeout_s)
 
-    async def delete(self, agent_id: str, key: str) -> None:
+    async def delete(self, agent_id: str, key: str, *, timeout_s: float | None = None) -> None:
         """Stage a delete; deleting what is not there is no error, and gives the key a version. Raises as `write`."""
         check_texts(agent_id=agent_id, key=key)
         self._check_open("delete in it")
         request = pb.DeleteRequest(txn_id=self.txn_id, namespace=self._namespace, agent_id=agent_id, key=key)
-        await self._client.call("Delete", request, pb.DeleteResponse)
+        await self._client.stub.Delete(request, timeout_s=timeout_s)
 
-    async def commit(self) -> int:
+    async def commit(self, *, timeout_s: float | None = None) -> int:
         """Make everything staged durable and visible, all or nothing; returns the commit_ts.
 
         A second commit raises TransactionError without a call, unless the outcome of the first is not known:
@@ -112,7 +112,7 @@ class AsyncTransaction:
         self._state = _State.COMMITTING
         after = _State.UNDECIDED  # until an answer says otherwise; a cancelled call leaves it so
         try:
-            answer = await self._client.call("Commit", pb.CommitRequest(txn_id=self.txn_id), pb.CommitResponse)
+            answer = await self._client.stub.Commit(pb.CommitRequest(txn_id=self.txn_id), timeout_s=timeout_s)
             after = _State.COMMITTED
         except OverloadedError:
             after = _State.UNDECIDED if undecided else _State.OPEN  # the daemon did not look at it
@@ -132,14 +132,14 @@ class AsyncTransaction:
             self._state = after
         return answer.commit_ts
 
-    async def abort(self) -> None:
+    async def abort(self, *, timeout_s: float | None = None) -> None:
         """Discard everything staged. Idempotent; TransactionError when the transaction was committed."""
         if self._state is _State.ABORTED:
             return
         if self._state not in {_State.OPEN, _State.UNDECIDED, _State.FAILED}:
             raise self._ended("abort it")
         try:
-            await self._client.call("Abort", pb.AbortRequest(txn_id=self.txn_id), pb.AbortResponse)
+            await self._client.stub.Abort(pb.AbortRequest(txn_id=self.txn_id), timeout_s=timeout_s)
         except TransactionError as error:
             if error.code is ErrorCode.TXN_ALREADY_COMMITTED:
                 self._state = _State.COMMITTED

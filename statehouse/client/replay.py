@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Self, TypeVar
 
-from statehouse.rpc.client.transport import MessageStream
+from statehouse.rpc.client.message_stream import MessageStream
 
 __all__ = ["AsyncReplay"]
 

@@ -14,7 +14,9 @@ import pytest
 from client import memory_service
 
 from statehouse import AsyncStatehouse, ConnectionError, InternalError, StatehouseError
-from statehouse.rpc.client import connection as client_connection
+from statehouse.rpc.client import transport
+from statehouse.rpc.client.protocol import Keepalive
+from statehouse.rpc.client.retry import TRIES
 from statehouse.v1 import statehouse_pb2 as pb
 
 OK = pb.HealthResponse(status="ok").SerializeToString()
@@ -113,7 +115,7 @@ def test_a_call_that_is_not_answered_ends_at_its_deadline_and_the_connection_sta
 
 
 def test_a_server_that_hangs_loses_its_connection(run, scripted, monkeypatch):
-    monkeypatch.setattr(client_connection, "PING_ANSWER_S", 0.1)
+    monkeypatch.setattr(transport, "Keepalive", lambda: Keepalive(answer_s=0.1))
     done = threading.Event()
     frozen = scripted(lambda peer, stream_id: done.wait(10) if peer.number == 0 else answer(peer, stream_id))
 
@@ -325,7 +327,7 @@ def test_a_call_that_the_server_did_not_look_at_is_sent_again(run, scripted):
     run(main)
 
 
-def test_a_refused_call_is_sent_again_once(run, scripted):
+def test_a_refused_call_is_sent_again_and_not_for_ever(run, scripted):
     seen = []
 
     def script(peer, stream_id):
@@ -338,10 +340,10 @@ def test_a_refused_call_is_sent_again_once(run, scripted):
         async with AsyncStatehouse(server.url, timeout_s=5) as client:
             with pytest.raises(ConnectionError, match="HTTP/2 error 7"):
                 await client.health()
-            assert len(seen) == 2
+            assert len(seen) == TRIES
             with pytest.raises(ConnectionError, match="HTTP/2 error 7"):
                 await anext(client.replay("a"))
-            assert len(seen) == 4
+            assert len(seen) == 2 * TRIES
 
     run(main)
 

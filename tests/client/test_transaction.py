@@ -213,8 +213,9 @@ def test_the_block_of_an_undecided_commit_asks_again_or_leaves_it_open(run, memo
 )
 def test_what_a_failed_commit_leaves(run, error, state):
     class Client:
-        async def call(self, name, request, answer_type):
-            raise error
+        class stub:  # noqa: N801
+            async def Commit(request, *, timeout_s):  # noqa: N802, N805
+                raise error
 
     async def main():
         txn = async_transaction.AsyncTransaction(Client(), "t", "default")

@@ -1,123 +1,350 @@
-"""HTTP/2 and gRPC framing of a client connection: purerpc's `GRPCConnection` with its events put to use.
+"""A client's connection without I/O: calls out, answers in, deadlines and signs of life.
 
-purerpc ignores resets and GOAWAY, and an answer that it cannot read ends the connection for every call on
-it. Here such a thing ends the call that it concerns.
+Time is told from outside: with the bytes that came, with each call, and by `tick`, which is due at `check_at`. One
+look at all calls when the next of them is due takes the place of a timer for each: a connection has a hundred
+calls or so, and nearly all end long before their deadline.
+
+A server that says nothing for `Keepalive.after_s` while calls are in flight is pinged; so is one that lets a call
+run out of time. Whoever then says nothing for `Keepalive.answer_s` is gone: without it, calls to a host that
+vanished would each wait for their own deadline.
 """
 
-from typing import TYPE_CHECKING, Final
+import math
+from functools import lru_cache
+from typing import Final
 
-import h2.events
-import h2.exceptions
-from h2.connection import ConnectionInputs, ConnectionState
-from h2.errors import ErrorCodes
-from h2.settings import SettingCodes, Settings
-from hyperframe.frame import WindowUpdateFrame
-from purerpc.grpclib.config import GRPCConfiguration
-from purerpc.grpclib.connection import GRPCConnection
+from attrs import field, frozen
 
-from statehouse.errors import ConnectionError
+from statehouse.errors import ConnectionError, InvalidRequestError, StatehouseError
+from statehouse.rpc.client.call import STREAM_WINDOW_BYTES, Call
+from statehouse.rpc.client.faults import DeadlineError, LostCallError, NotProcessedError
+from statehouse.rpc.client.response import Response, read_response
+from statehouse.rpc.error_table import GrpcStatus, decode_error
+from statehouse.rpc.http2.connection import Connection
+from statehouse.rpc.http2.frames import U31, ErrorCode, FrameType, Setting
+from statehouse.rpc.http2.header_blocks import HeaderDecoder, HeaderEncoder, literal_block
+from statehouse.rpc.http2.streams import State, Stream
+from statehouse.rpc.messages import MESSAGE_HEADER, Compressed, MessageTooLargeError
+from statehouse.rpc.metadata import format_timeout
+from statehouse.version import VERSION
 
-if TYPE_CHECKING:
-    from statehouse.rpc.client.connection import ClientConnection
+__all__ = ["KEEPALIVE_S", "PING_ANSWER_S", "ClientProtocol", "Greeting", "Keepalive"]
 
-__all__ = ["STREAM_WINDOW_BYTES", "ClientProtocol", "NotProcessedError"]
-
-STREAM_WINDOW_BYTES: Final = 1024 * 1024
-"""What a server may send on one call before the caller asks for more."""
-FRAME_BYTES: Final = 256 * 1024
+CONNECTION_WINDOW_BYTES: Final = 4 * 1024 * 1024
 HEADER_LIST_BYTES: Final = 16 * 1024
+FIRST_STREAMS: Final = 100
+"""Calls at once, until the server's settings say otherwise."""
+KEEPALIVE_S: Final = 30.0
+PING_ANSWER_S: Final = 10.0
+
+_SETTINGS: Final = {
+    Setting.ENABLE_PUSH: 0,
+    Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+    Setting.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
+}
+_USER_AGENT: Final = f"statehouse-python/{VERSION}".encode()
+_PING: Final = b"statehse"
+_EVERY_INDEXED: Final = frozenset(range(0x80, 0xFF))
+"""First bytes of indexed fields whose index fits into them (RFC 7541, 6.1)."""
 
 
-class NotProcessedError(ConnectionError):
-    """The server says that it did not look at the call: it may be sent again whatever it does."""
+@frozen
+class Keepalive:
+    """When a server that says nothing is asked, and for how long its answer is waited for."""
+
+    after_s: float = KEEPALIVE_S
+    answer_s: float = PING_ANSWER_S
 
 
-class ClientProtocol(GRPCConnection):  # type: ignore[misc]
-    """The frames of one connection. Its events go to the connection, and to the call they are for."""
+@frozen
+class Greeting:
+    """What all calls of a connection say about themselves."""
 
-    def __init__(self, connection: "ClientConnection") -> None:
-        super().__init__(GRPCConfiguration(client_side=True, user_agent="statehouse-python"))
-        self._connection = connection
-        # h2 3.2 closes its state machine at GOAWAY and forgets what was to be sent, but answers to calls
-        # in flight may still come. For this connection alone, its rules say otherwise.
-        machine = self.h2_connection.state_machine
-        machine._transitions = {  # noqa: SLF001
-            **machine._transitions,  # noqa: SLF001
-            (ConnectionState.CLIENT_OPEN, ConnectionInputs.RECV_GOAWAY): (None, ConnectionState.CLIENT_OPEN),
-        }
-        self.h2_connection.clear_outbound_data_buffer = lambda: None
-        # A server may return flow control for a call that has ended meanwhile; to h2 that is an error of the
-        # connection as soon as it has forgotten the stream.
-        frames = self.h2_connection._frame_dispatch_table  # noqa: SLF001
-        self._take_window_update = frames[WindowUpdateFrame]
-        frames[WindowUpdateFrame] = self._window_update_came
+    authority: str
+    scheme: str = "http"
+    authorization: bytes | None = field(default=None, repr=False)
 
-    def _set_h2_connection_local_settings(self) -> None:
-        self.h2_connection.local_settings = Settings(
+
+class ClientProtocol(Connection[Response]):
+    """Calls on one connection. Every stream has a call; it is over when its stream is closed."""
+
+    def __init__(self, greeting: Greeting, keepalive: Keepalive, *, address: str, now: float) -> None:
+        """`address` is what messages call the server."""
+        super().__init__(
             client=True,
-            initial_values={
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
-                SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
-            },
+            settings=dict(_SETTINGS),
+            window_bytes=CONNECTION_WINDOW_BYTES,
+            decoder=HeaderDecoder(read_response),
+            now=now,
         )
-        self.h2_connection.max_inbound_frame_size = FRAME_BYTES
+        self._address = address
+        self._keepalive = keepalive
+        self._encoder = HeaderEncoder()
+        self._fields: tuple[tuple[bytes, bytes], ...] = (
+            (b":authority", greeting.authority.encode()),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            (b"user-agent", _USER_AGENT),
+            (b"grpc-accept-encoding", b"identity,gzip"),
+        )
+        self._scheme = greeting.scheme.encode()
+        secret = greeting.authorization
+        self._secret = b"" if secret is None else literal_block([(b"authorization", secret)], never_indexed=True)
+        self._blocks: dict[str, bytes] = {}
+        self._blocked: dict[int, Stream] = {}
+        self._next_stream_id = 1
+        self._heard_at = now
+        self._pinged_at: float | None = None
+        self.check_at = math.inf
+        """When `tick` is due."""
+        self.most_streams = FIRST_STREAMS
+        self.greeted = False
+        """Whether the server's settings came: it speaks HTTP/2."""
+        self.answered = False
+        """Whether any call was answered."""
+        self.draining = False
+        """Whether no new calls may start: the server said goodbye, or the stream ids are used up."""
+        self.goaway_code = 0
+        self.silent = False
+        """Whether the server did not answer a ping."""
 
-    def _window_update_came(self, frame: WindowUpdateFrame) -> tuple[list[object], list[object]]:
-        try:
-            taken: tuple[list[object], list[object]] = self._take_window_update(frame)
-        except h2.exceptions.StreamClosedError:
-            return [], []
-        return taken
+    # Calls
 
-    def _response_received(self, event: h2.events.ResponseReceived) -> list[object]:
-        call = self._connection.call_of(event.stream_id)
-        if call is None:
-            return []
-        headers = dict(event.headers)
-        if headers.get(":status") != "200" or not headers.get("content-type", "").startswith("application/grpc"):
-            call.fail(ConnectionError(f"the server does not speak gRPC: HTTP status {headers.get(':status')}"))
-        elif event.stream_ended:
-            call.status_came(headers)
-        return []
+    def start(self, call: Call, path: str, message: bytes, timeout_s: float | None, now: float) -> None:
+        """Begin a call and send its one request, as far as the server's windows let it through.
 
-    def _trailers_received(self, event: h2.events.TrailersReceived) -> list[object]:
-        call = self._connection.call_of(event.stream_id)
-        if call is not None:
-            call.status_came(dict(event.headers))
-        return []
-
-    def _data_received(self, event: h2.events.DataReceived) -> list[object]:
-        call = self._connection.call_of(event.stream_id)
-        if call is None:
-            self._connection.acknowledge(event.stream_id, event.flow_controlled_length)
+        `timeout_s` is told to the server. The caller has looked at `draining` and `most_streams`.
+        """
+        stream_id = self.highest_stream_id = self._next_stream_id
+        self._next_stream_id += 2
+        self.draining = self.draining or self._next_stream_id > U31
+        stream = self._new_stream(stream_id)
+        stream.call, call.stream = call, stream
+        block = self._head_of(path)
+        if timeout_s is not None:
+            block += _timeout_block(timeout_s)
+        self.send_headers(stream, block, ends=False)
+        framed = MESSAGE_HEADER.pack(0, len(message)) + message
+        if len(framed) <= self.room(stream):
+            self.send_data(stream, framed, ends=True)
         else:
-            call.data_came(event.data, event.flow_controlled_length)
-        return []
+            call.unsent = memoryview(framed)
+            self._blocked[stream_id] = stream
+            self._send_more(stream)
+        silent_at = self._heard_at + self._keepalive.after_s
+        if now >= silent_at:
+            self._probe(now)
+        elif self._pinged_at is None:
+            self.check_at = min(self.check_at, silent_at)
+        self.check_at = min(self.check_at, call.deadline)
 
-    def _stream_ended(self, event: h2.events.StreamEnded) -> list[object]:
-        call = self._connection.call_of(event.stream_id)
-        if call is not None:
-            call.cut(ConnectionError("the server ended the call without a gRPC status"))
-        return []
+    def want(self, call: Call) -> None:
+        """The reader of a stream has taken all that came, and waits for more."""
+        call.wanted = True
+        stream = call.stream
+        if stream is not None and stream.state < State.HALF_CLOSED_REMOTE:
+            self._return_window(stream)
 
-    def _stream_reset(self, event: h2.events.StreamReset) -> list[object]:
-        call = self._connection.call_of(event.stream_id)
-        if call is not None:
-            refused = event.error_code == ErrorCodes.REFUSED_STREAM
-            error = NotProcessedError if refused else ConnectionError
-            call.cut(error(f"the server cut the call off (HTTP/2 error {int(event.error_code)})"))
-        return []
+    def leave(self, call: Call) -> None:
+        """Nobody waits for the call any more: it is taken back, if it is not over."""
+        call.messages.clear()
+        if not call.over:
+            call.over = True
+            self._close(call, ErrorCode.CANCEL)
 
-    def _window_updated(self, event: h2.events.WindowUpdated) -> list[object]:  # noqa: ARG002
-        self._connection.window_grew()
-        return []
+    def fail_all(self, reason: str) -> None:
+        """The connection is lost, and with it every call that has no answer."""
+        streams, self.streams = self.streams, {}
+        self._blocked.clear()
+        for stream in streams.values():
+            stream.call.fail(LostCallError(reason))
 
-    def _remote_settings_changed(self, event: h2.events.RemoteSettingsChanged) -> list[object]:  # noqa: ARG002
-        self._connection.greeted()
-        return []
+    def tick(self, now: float) -> None:
+        """End what is overdue, ask a server that says nothing, and give up one that does not answer."""
+        check_at = math.inf
+        for stream in list(self.streams.values()):
+            call: Call = stream.call
+            if call.deadline <= now:
+                self._expire(call, now)
+            else:
+                check_at = min(check_at, call.deadline)
+        if self._pinged_at is None and self.streams and now >= self._heard_at + self._keepalive.after_s:
+            self._probe(now)
+        if self._pinged_at is not None:
+            answer_at = self._pinged_at + self._keepalive.answer_s
+            self.silent = now >= answer_at
+            check_at = min(check_at, answer_at)
+        elif self.streams:
+            check_at = min(check_at, self._heard_at + self._keepalive.after_s)
+        self.check_at = check_at
 
-    def _connection_terminated(self, event: h2.events.ConnectionTerminated) -> list[object]:
-        self._connection.farewell(event.last_stream_id, int(event.error_code))
-        return []
+    def receive(self, received: bytes, now: float) -> None:
+        """Take what came."""
+        self._heard_at = now
+        self._pinged_at = None
+        if not self.greeted and received.startswith(b"HTTP/"):
+            self.end(ErrorCode.HTTP_1_1_REQUIRED, "it speaks HTTP/1")
+        super().receive(received, now)
+
+    def _head_of(self, path: str) -> bytes:
+        """The header block of a call, without what differs from call to call."""
+        block = self._blocks.get(path)
+        if block is None:
+            named = ((b":method", b"POST"), (b":scheme", self._scheme), (b":path", path.encode()), *self._fields)
+            block = self._encoder.encode(named)
+            # When every field is one of the table's the block stays good until the table changes.
+            if _EVERY_INDEXED.issuperset(block):
+                block = self._blocks[path] = block + self._secret
+            else:
+                self._blocks.clear()
+                block += self._secret
+        return block
+
+    def _expire(self, call: Call, now: float) -> None:
+        if call.streaming:
+            what = f"{call.name}: nothing came from {self._address} within {call.limit_s:g} s"
+        else:
+            what = f"{call.name} was not answered by {self._address} within {call.limit_s:g} s"
+        self._fail(call, DeadlineError(what))
+        if self._heard_at <= now - call.limit_s:
+            self._probe(now)
+
+    def _probe(self, now: float) -> None:
+        if self._pinged_at is None:
+            self._pinged_at = now
+            self.ping(_PING)
+            self.check_at = min(self.check_at, now + self._keepalive.answer_s)
+
+    def _fail(self, call: Call, error: StatehouseError) -> None:
+        call.fail(error)
+        self._close(call, ErrorCode.CANCEL)
+
+    def _close(self, call: Call, code: ErrorCode) -> None:
+        stream = call.stream
+        if stream is not None:
+            if self._blocked:
+                self._blocked.pop(stream.id, None)
+            call.unsent = None
+            if self.streams.get(stream.id) is stream:
+                self.reset(stream, code)
+
+    def _send_more(self, stream: Stream) -> None:
+        unsent = stream.call.unsent
+        room = self.room(stream)
+        if unsent is None or room <= 0:
+            return
+        ends = room >= len(unsent)
+        stream.call.unsent = None if ends else unsent[room:]
+        if ends:
+            del self._blocked[stream.id]
+        self.send_data(stream, unsent[:room], ends=ends)
+
+    def _return_window(self, stream: Stream) -> None:
+        taken_bytes = STREAM_WINDOW_BYTES - stream.receive_window
+        if taken_bytes >= STREAM_WINDOW_BYTES // 2:
+            self.grant(stream, taken_bytes)
+
+    # What came
+
+    def _headers_came(self, stream: Stream, headers: Response, *, ends: bool) -> None:
+        call: Call = stream.call
+        if ends:
+            self._end_came(call, headers)
+        elif headers.informational:
+            return
+        elif headers.problem is not None:
+            self._fail(call, ConnectionError(f"{self._address} does not speak gRPC: {headers.problem}"))
+        elif call.encoding is not None:
+            self._fail(call, ConnectionError("the server sent headers in the middle of its answer"))
+        else:
+            call.encoding = headers.encoding
+
+    def _end_came(self, call: Call, headers: Response) -> None:
+        status = headers.status
+        if status == GrpcStatus.OK:
+            self.answered = True
+            if call.reader.missing_bytes:
+                call.fail(ConnectionError("the server ended the call in the middle of a message"))
+            elif not call.over:
+                call.over = True
+                call.wake()
+        elif status is not None:
+            error = decode_error(status, headers.message, headers.trailer)
+            if status == GrpcStatus.UNAVAILABLE:
+                error = LostCallError(error.message, code=error.code, details=error.details)
+            else:
+                self.answered = True
+            call.fail(error)
+        elif headers.problem is not None:
+            call.fail(ConnectionError(f"{self._address} does not speak gRPC: {headers.problem}"))
+        else:
+            call.fail(ConnectionError("the server ended the call without a readable gRPC status"))
+        if call.unsent is not None:
+            self._close(call, ErrorCode.CANCEL)  # it was answered before it had been asked to the end
+
+    def _data_came(self, stream: Stream, payload: bytes, *, ends: bool) -> None:
+        call: Call = stream.call
+        if call.encoding is None:
+            self._fail(call, ConnectionError("the server sent an answer without its headers"))
+            return
+        try:
+            messages = call.reader.feed(payload)
+        except MessageTooLargeError as error:
+            what = (
+                f"the answer is a message of {error.details['size']} bytes; this client takes {error.details['limit']}"
+            )
+            self._fail(call, StatehouseError(what))
+            return
+        except InvalidRequestError as error:
+            self._fail(call, StatehouseError(f"the server sent {error.message}"))
+            return
+        if messages:
+            if call.encoding != b"gzip" and any(type(each) is Compressed for each in messages):
+                self._fail(
+                    call, StatehouseError("the server sent a compressed message in a form that it does not name")
+                )
+                return
+            call.messages += messages
+            if call.streaming:
+                call.wanted = False
+                call.wake()
+        if ends:
+            self._fail(call, ConnectionError("the server ended the call without a gRPC status"))
+        elif call.wanted:
+            self._return_window(stream)
+
+    def _reset_came(self, stream: Stream, code: int) -> None:
+        error = NotProcessedError if code == ErrorCode.REFUSED_STREAM else ConnectionError
+        self._fail(stream.call, error(f"the server cut the call off (HTTP/2 error {code})"))
+
+    def _window_grew(self, stream: Stream | None) -> None:
+        if self._blocked:
+            for each in list(self._blocked.values()) if stream is None else [stream]:
+                self._send_more(each)
+
+    def _settings_came(self) -> None:
+        self.greeted = True
+        self._window_grew(None)
+
+    def _setting_came(self, name: int, value: int) -> None:
+        if name == Setting.MAX_CONCURRENT_STREAMS:
+            self.most_streams = value
+        elif name == Setting.HEADER_TABLE_SIZE:
+            self._encoder.limit_table(value)
+            self._blocks.clear()
+
+    def _goaway_came(self, last_stream_id: int, code: int) -> None:
+        self.draining = True
+        self.goaway_code = self.goaway_code or code
+        for stream in [each for each in self.streams.values() if each.id > last_stream_id]:
+            self._fail(stream.call, NotProcessedError(f"{self._address} is closing the connection"))
+
+    def _judge(self, kind: FrameType, stream_id: int) -> None:
+        # What comes for a call that was left was under way, however many calls have been left since.
+        if stream_id in self.streams or self._is_idle(stream_id):
+            super()._judge(kind, stream_id)
+
+
+@lru_cache(maxsize=256)
+def _timeout_block(timeout_s: float) -> bytes:
+    return literal_block([(b"grpc-timeout", format_timeout(timeout_s))])

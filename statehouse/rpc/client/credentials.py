@@ -1,0 +1,126 @@
+"""Who a client is, and whom it takes for its daemon: a token, TLS certificates, and where to dial with them.
+
+A token opens the daemon to whoever reads it on the way. So it goes over TLS, over a Unix socket, or to this very
+machine, and anywhere else only when `insecure` says so. It is in no repr and no message.
+"""
+
+import ipaddress
+import os
+import re
+import ssl
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from attrs import field, frozen
+
+__all__ = ["Credentials", "Target"]
+
+FilePath: TypeAlias = str | os.PathLike[str]
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
+"""A bearer token's characters: RFC 6750, 2.1."""
+TOKEN_CHARACTERS: Final = 4_096
+
+
+@frozen
+class Target:
+    """Where a daemon listens: a host (name or IP address, without brackets) and port, or a Unix socket's path."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+    tls: bool = False
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """What calls name it; a Unix socket has no name of its own."""
+        return "localhost" if self.path is not None else str(self)
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether what is sent there stays on this machine."""
+        if self.path is not None or self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.partition("%")[0]).is_loopback
+        except ValueError:
+            return False
+
+
+def _check_token(_: object, __: object, token: Any) -> None:
+    if token is None:
+        return
+    if not isinstance(token, str):
+        raise TypeError("token must be a str")
+    if len(token) > TOKEN_CHARACTERS or not _TOKEN.fullmatch(token):
+        raise ValueError("token is not the text of a token (letters, digits and ._~+/=-)")
+
+
+@frozen
+class Credentials:
+    """What a client shows, and what it asks its daemon to show.
+
+    `token` is sent with each call. The files are in PEM form: `ca_file` has the certificates that may vouch for
+    the daemon (absent: the system's), `cert_file` and `key_file` are the client's own for mutual TLS, the key may
+    stand in `cert_file`. `server_name` is the name that the daemon's certificate must have, if it is not the host's.
+    """
+
+    token: str | None = field(default=None, repr=False, validator=_check_token)
+    ca_file: FilePath | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
+    server_name: str | None = None
+    insecure: bool = False
+
+    @property
+    def authorization(self) -> bytes | None:
+        """The value of the header of that name."""
+        return None if self.token is None else f"Bearer {self.token}".encode()
+
+    def tls_context(self, target: Target) -> ssl.SSLContext | None:
+        """What TLS to the target is made with; None for none. Reads the files.
+
+        ValueError when the credentials and the target do not go together, or a file cannot be used.
+        """
+        if not target.tls:
+            given = [name for name in ("ca_file", "cert_file", "key_file", "server_name") if getattr(self, name)]
+            if given:
+                raise ValueError(f"{', '.join(given)}: for TLS only, which the address does not ask for (use https://)")
+            if self.token is not None and not target.on_this_machine and not self.insecure:
+                raise ValueError(
+                    f"a token must not travel to {target} without TLS: use https://, or say insecure if others cannot "
+                    "listen on the way"
+                )
+            return None
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file needs the certificate that it belongs to: cert_file")
+        if self.ca_file is None:
+            context = ssl.create_default_context()
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            _load("ca_file", self.ca_file, lambda path: context.load_verify_locations(cafile=path))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
+        if self.cert_file is not None:
+            key = None if self.key_file is None else os.fspath(self.key_file)
+            _load(
+                "cert_file or key_file", self.cert_file, lambda path: context.load_cert_chain(path, key, _no_password)
+            )
+        return context
+
+
+def _load(name: str, path: FilePath, load: Any) -> None:
+    try:
+        load(Path(path))
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError(f"{name} {os.fspath(path)!r} cannot be used: {error.strerror or error}") from error
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask the terminal.
+    raise ValueError("key_file is encrypted, which is not supported")
