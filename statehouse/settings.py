@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import attrs
 from attrs import frozen
 
-from statehouse.limits import MIB, Limits
+from statehouse.limits import CONNECTIONS, MIB, Limits
 from statehouse.setting_forms import (
     ADDRESS,
     BOOLEAN,
@@ -121,7 +121,7 @@ class Settings:
         "Listen on an address that other machines reach though nobody has to authenticate.",
     )
     max_connections: int = _setting(
-        1024,
+        CONNECTIONS,
         whole_number("connections", at_least=1),
         "Connections that may be open at once. Past it, the one that has been without a call for longest makes room; "
         "when none is without a call, the new one is closed.",

@@ -18,22 +18,16 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-import structlog
-from attrs import define, field, frozen
+from attrs import field, frozen
 
-from statehouse.errors import PermissionDeniedError, StatehouseError, UnauthenticatedError
+from statehouse.errors import PermissionDeniedError, UnauthenticatedError
 from statehouse.rpc.server.token_file import read_tokens
 from statehouse.rpc.server.token_line import TOKEN, Role, Token
 from statehouse.types import AgentId
 
-__all__ = ["ANYONE", "Authenticator", "Caller", "Refusals", "Role"]
-
-REFUSALS_LOGGED_S: Final = 10.0
-"""Refusals are logged at most this often, with their number: who tries tokens must not fill the log's disk."""
+__all__ = ["ANYONE", "Authenticator", "Caller", "Role"]
 
 _AUTHORIZATION: Final = re.compile(rb"(?i:bearer) +" + TOKEN)
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 @frozen
@@ -145,44 +139,3 @@ class Authenticator:
         if not hmac.compare_digest(digest, known.digest) or known is self._nobody:
             raise UnauthenticatedError("the token is not known: revoked, mistyped, or another daemon's")
         return known.caller
-
-
-@define(eq=False)
-class Refusals:
-    """How many calls were turned away, by reason, since the server began; and the line in the log about them.
-
-    Whoever turns a call away says so to `note`. The line is written at once when the last one is
-    REFUSALS_LOGGED_S old; what comes sooner waits for the next `note` or `log_due` after that. `now` is in seconds
-    on any clock that does not go back.
-    """
-
-    unauthenticated: int = 0
-    permission_denied: int = 0
-    _logged: tuple[int, int] = field(default=(0, 0), init=False)
-    _next_log: float = field(default=float("-inf"), init=False)
-    _last: str = field(default="", init=False)
-
-    def note(self, error: StatehouseError, *, peer: str, now: float) -> None:
-        """Count a refusal, from `peer` (its address or name); any other error counts for nothing."""
-        if isinstance(error, UnauthenticatedError):
-            self.unauthenticated += 1
-        elif isinstance(error, PermissionDeniedError):
-            self.permission_denied += 1
-        else:
-            return
-        self._last = f"{peer}: {error.message}"
-        self.log_due(now)
-
-    def log_due(self, now: float) -> None:
-        """Log the refusals that are not yet logged, when there are some and it is time. At the end: `now` infinite."""
-        counted = (self.unauthenticated, self.permission_denied)
-        if counted == self._logged or now < self._next_log:
-            return
-        log.warning(
-            "calls refused",
-            unauthenticated=counted[0] - self._logged[0],
-            permission_denied=counted[1] - self._logged[1],
-            last=self._last,
-        )
-        self._logged = counted
-        self._next_log = now + REFUSALS_LOGGED_S

@@ -36,7 +36,7 @@ class Hold:
     """Where it is admitted."""
     admitted: trio.Event = field(factory=trio.Event)
     moved_at: float = math.inf
-    """When the peer had last taken ANSWER_LEAST_BYTES; until there is something to take, the delay is not the peer's."""
+    """When the peer had last taken ANSWER_LEAST_BYTES; before there is anything to take, no delay is the peer's."""
     moved_bytes: int = 0
     """What it has taken since then."""
     ended: bool = False

@@ -15,9 +15,9 @@ from statehouse.limits import (
     MIB,
     REQUESTS_BYTES,
 )
-from statehouse.rpc.server.access import Refusals
 from statehouse.rpc.server.answer_budget import AnswerBudget
 from statehouse.rpc.server.protocol import RequestBudget
+from statehouse.rpc.server.refusals import Refusals
 
 __all__ = ["Capacity", "ConnectionAnswers"]
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Final, TypeAlias
 
-import structlog
 import trio
 
 from statehouse.actors.reply import Reply
@@ -44,6 +43,7 @@ from statehouse.rpc.server.failures import deadline_passed, encode_failure, requ
 from statehouse.rpc.server.lifetime import Lifetime, LifetimeLimits, Step
 from statehouse.rpc.server.link import Link
 from statehouse.rpc.server.protocol import ServerProtocol
+from statehouse.rpc.server.refusals import Refusal
 from statehouse.rpc.server.sender import Sender
 
 __all__ = ["FAREWELL_S", "Find", "ServerConnection"]
@@ -54,10 +54,8 @@ FAREWELL_S: Final = 1.0
 """How long the last output (statuses, GOAWAY) may take to leave when the connection ends."""
 _PING: Final = b"statehse"
 
-Find: TypeAlias = Callable[[CallHeaders], "tuple[Endpoint, Caller] | EncodedError"]
+Find: TypeAlias = Callable[[CallHeaders, str], "tuple[Endpoint, Caller] | EncodedError"]
 """The call that a request asks for and who asks, or why there is none."""
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class ServerConnection:
@@ -151,7 +149,7 @@ class ServerConnection:
         self._lifetime.greeted = self._protocol.greeted
         self._sender.flush()
         if self._protocol.ended is not None:
-            log.info("a peer broke HTTP/2", peer=self._peer, error=self._protocol.ended.reason)
+            self._turn_away(Refusal.BROKE_HTTP2, self._protocol.ended.reason)
             self._leaving = True
         self._reading.deadline = min(self._reading.deadline, self._soonest_due)
 
@@ -183,9 +181,10 @@ class ServerConnection:
 
     def _admit(self, stream: Stream, headers: CallHeaders) -> None:
         if not self._capacity.has_room_for_a_call(len(self._calls)):
+            self._turn_away(Refusal.TOO_MANY_CALLS, "too many calls are under way")
             self._protocol.refuse(stream, encode_error(OverloadedError("too many calls are under way")), started=False)
             return
-        found = self._find(headers)
+        found = self._find(headers, self._peer)
         if isinstance(found, EncodedError):
             self._protocol.refuse(stream, found, started=False)
             return
@@ -322,9 +321,12 @@ class ServerConnection:
             self._lifetime.called_at = self._now
             self._end_if_drained()
 
+    def _turn_away(self, refusal: Refusal, why: str) -> None:
+        self._capacity.refusals.note(refusal, why, peer=self._peer, now=self._now)
+
     def _failure(self, call: ServerCall, error: Exception) -> EncodedError:
         if isinstance(error, StatehouseError):
-            self._capacity.refusals.note(error, peer=self._peer, now=trio.current_time())
+            self._capacity.refusals.note_error(error, peer=self._peer, now=trio.current_time())
         return encode_failure(error, call.endpoint.name)
 
     # Time

@@ -16,7 +16,6 @@ import functools
 import math
 import os
 import socket
-import ssl
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -36,6 +35,7 @@ from statehouse.rpc.server.handlers import EngineCalls, statehouse_service
 from statehouse.rpc.server.lifetime import PREFACE_S, LifetimeLimits
 from statehouse.rpc.server.link import Link, SocketLink, StreamLink
 from statehouse.rpc.server.listener import open_listener, socket_address
+from statehouse.rpc.server.refusals import Refusal
 from statehouse.rpc.server.tls import ServerTls, accept_tls, peer_name
 
 __all__ = ["Server", "max_request_bytes", "serve"]
@@ -117,8 +117,7 @@ class Server:
             "requests_bytes": self.capacity.requests.held_bytes,
             "answers_bytes": self.capacity.answers.held_bytes,
             "listings_bytes": self.capacity.listings.held_bytes,
-            "unauthenticated": self.capacity.refusals.unauthenticated,
-            "permission_denied": self.capacity.refusals.permission_denied,
+            **{str(each): self.capacity.refusals.counts[each] for each in Refusal},
         }
 
     async def run(
@@ -165,13 +164,11 @@ class Server:
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         if self._accepted >= self._max_connections and not self._make_room():
-            log.warning("a connection was refused: there are too many", connections=self._accepted)
+            self._turn_away(Refusal.TOO_MANY_CONNECTIONS, f"{self._accepted} connections", _peer(stream))
             return
         self._accepted += 1
+        peer = _peer(stream)
         try:
-            peer = _peer(stream)
-            if stream.socket.family != socket.AF_UNIX:
-                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link: Link = SocketLink(stream)
             if self._tls is not None:
                 with trio.fail_after(PREFACE_S):
@@ -179,8 +176,8 @@ class Server:
                 link = StreamLink(secured)
                 peer = peer_name(secured) or peer
             await self._converse(link, peer)
-        except (trio.BrokenResourceError, trio.TooSlowError, ssl.SSLError) as error:
-            log.info("a handshake failed", reason=str(error.__cause__ or error) or type(error).__name__)
+        except (trio.BrokenResourceError, trio.TooSlowError, OSError) as error:
+            self._turn_away(Refusal.FAILED_HANDSHAKE, str(error.__cause__ or error) or type(error).__name__, peer)
         except Exception:  # the boundary: a bug ends one connection, never the daemon
             log.exception("connection failed")
         finally:
@@ -209,7 +206,10 @@ class Server:
         longest.leave()
         return True
 
-    def _find(self, headers: CallHeaders) -> tuple[Endpoint, Caller] | EncodedError:
+    def _turn_away(self, refusal: Refusal, why: str, peer: str) -> None:
+        self.capacity.refusals.note(refusal, why, peer=peer, now=trio.current_time())
+
+    def _find(self, headers: CallHeaders, peer: str) -> tuple[Endpoint, Caller] | EncodedError:
         endpoint = self._endpoints.get(headers.path)
         if self._closed is not None and (endpoint is None or not endpoint.always):
             return encode_error(self._closed)
@@ -220,11 +220,14 @@ class Server:
         try:
             return endpoint, self._authenticator.caller(headers.authorization)
         except UnauthenticatedError as error:
-            self.capacity.refusals.note(error, peer="", now=trio.current_time())
+            self.capacity.refusals.note_error(error, peer=peer, now=trio.current_time())
             return encode_error(error)
 
 
 def _peer(stream: trio.SocketStream) -> str:
     if stream.socket.family == socket.AF_UNIX:
         return "unix"
-    return ":".join(map(str, stream.socket.getpeername()[:2]))
+    try:
+        return ":".join(map(str, stream.socket.getpeername()[:2]))
+    except OSError:
+        return "gone"

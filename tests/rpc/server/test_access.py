@@ -1,4 +1,4 @@
-"""Who may do what, who is let in, and how refusals are counted and logged."""
+"""Who may do what, and who is let in."""
 
 import datetime as dt
 import hmac
@@ -7,11 +7,10 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
-from statehouse.errors import ConfigError, InvalidRequestError, PermissionDeniedError, UnauthenticatedError
+from statehouse.errors import ConfigError, PermissionDeniedError, UnauthenticatedError
 from statehouse.rpc.server import access
-from statehouse.rpc.server.access import ANYONE, REFUSALS_LOGGED_S, Authenticator, Caller, Refusals, Role
+from statehouse.rpc.server.access import ANYONE, Authenticator, Caller, Role
 from statehouse.rpc.server.token_file import add_token, revoke_token
 from statehouse.rpc.server.token_line import new_token
 from statehouse.types import AgentId
@@ -237,60 +236,3 @@ def test_nothing_shows_a_secret(path, make):
     for secret in (text[17:].decode(), token.digest.hex(), repr(token.digest), token.salt.hex(), repr(token.salt)):
         assert secret not in shown
     assert token.id in shown
-
-
-# Refusals
-
-WRONG = UnauthenticatedError("who?")
-DENIED = PermissionDeniedError("no")
-
-
-def test_refusals_are_counted_apart_and_other_errors_not_at_all():
-    refusals = Refusals()
-    with capture_logs() as logged:
-        refusals.note(InvalidRequestError("malformed"), peer="p", now=0.0)
-        assert logged == []
-        for error in (WRONG, DENIED, WRONG):
-            refusals.note(error, peer="p", now=0.0)
-    assert (refusals.unauthenticated, refusals.permission_denied) == (2, 1)
-
-
-def test_the_first_refusal_is_logged_at_once_and_says_whose():
-    with capture_logs() as logged:
-        Refusals().note(WRONG, peer="10.0.0.1:5", now=-1e9)
-    assert logged == [
-        {
-            "log_level": "warning",
-            "event": "calls refused",
-            "unauthenticated": 1,
-            "permission_denied": 0,
-            "last": "10.0.0.1:5: who?",
-        }
-    ]
-
-
-def test_a_flood_of_refusals_is_few_lines_that_miss_none():
-    refusals = Refusals()
-    with capture_logs() as logged:
-        for n in range(100_000):  # for 25 s
-            refusals.note(DENIED if n % 4 else WRONG, peer=str(n), now=n / 4000)
-        assert len(logged) == 3
-        refusals.log_due(25.0)
-        assert len(logged) == 3
-        refusals.log_due(20.0 + REFUSALS_LOGGED_S)
-        assert len(logged) == 4
-        refusals.log_due(1000.0)
-        assert len(logged) == 4
-    assert sum(line["unauthenticated"] for line in logged) == refusals.unauthenticated == 25_000
-    assert sum(line["permission_denied"] for line in logged) == refusals.permission_denied == 75_000
-    assert logged[-1]["last"] == "99999: no"
-
-
-def test_at_the_end_what_is_not_logged_is():
-    refusals = Refusals()
-    with capture_logs() as logged:
-        refusals.log_due(float("inf"))
-        refusals.note(WRONG, peer="p", now=0.0)
-        refusals.note(WRONG, peer="p", now=1.0)
-        refusals.log_due(float("inf"))
-    assert [line["unauthenticated"] for line in logged] == [1, 1]
