@@ -24,6 +24,8 @@ from attacks.raw_http2 import (
 from attacks.raw_peer import RawPeer
 
 OK: Final = 0
+BETWEEN_S: Final = 0.03
+"""A client with a bug, not a flood: what it does wrong must not use up what a connection may do wrong."""
 BOMB_BYTES: Final = 400 * 2**20
 BAD_PATHS: Final = (
     "/a/b/c",
@@ -236,6 +238,7 @@ def _beside_good_calls(stage: Stage, once: Callable[[RawPeer], int]) -> Report:
         while not stage.over:
             sent += once(peer)
             unanswered += peer.status(peer.call("Version"), 2.0) != OK
+            peer.read_for(BETWEEN_S)
             if peer.closed:
                 return Report(f"{sent} sent", ["the connection's other calls were lost"])
     complaints = [f"{unanswered} other calls of the connection were not answered"] if unanswered else []

@@ -136,8 +136,7 @@ def tiny_data_flood(stage: Stage) -> Report:
         if peer.next_stream_id == 1:
             stream_id = peer.start("Write")
             peer.send(frame(Kind.DATA, 0, stream_id, message(b"", length=2**20)))
-        peer.send(frame(Kind.DATA, 0, 1, b"x") * BATCH, stage.end_s)
-        return BATCH
+        return BATCH if peer.send(frame(Kind.DATA, 0, 1, b"x") * BATCH, stage.end_s) else 0
 
     return persist(stage, once)
 
@@ -210,8 +209,7 @@ def _on_one_stream(stage: Stage, make: Callable[[int], bytes]) -> Report:
     def once(peer: RawPeer) -> int:
         if peer.next_stream_id == 1:
             peer.start("Write")
-        peer.send(make(1) * BATCH, stage.end_s)
-        return BATCH
+        return BATCH if peer.send(make(1) * BATCH, stage.end_s) else 0
 
     return persist(stage, once)
 

@@ -1,10 +1,9 @@
 """An honest client in a process of its own: `python -m attacks.honest HOST:PORT`, in the folder tools.
 
 It reads commands from its input, a line each: after `start` it makes calls at a steady rate, after `stop` it prints,
-as a JSON line, how long they took and which failed, and rests. One thread has a connection of its own (grpcio) for
-GetState and for transactions; another one makes a new connection for every call, as a client does that has just come.
-
-A call's time counts from the moment at which it was due, so that calls that a slow one held up are slow too.
+as a JSON line, how long they took and which failed, and rests. On one connection (grpcio) it reads with GetState,
+whether or not the reads before have been answered, so that a stall is seen by every call that is due in it; and makes
+transactions, one after the other. And it makes new connections, as a client does that has just come.
 """
 
 import json
@@ -27,9 +26,8 @@ __all__ = ["AGENT", "KEY", "Honest", "Watch"]
 
 AGENT: Final = "honest"
 KEY: Final = "state"
-EVERY_S: Final = 0.02
-TRANSACTION_EVERY: Final = 5
-"""So many reads for one begin, write and commit."""
+READ_EVERY_S: Final = 0.02
+TRANSACTION_EVERY_S: Final = 0.1
 STRANGER_EVERY_S: Final = 0.1
 DEADLINE_S: Final = 10.0
 FAILURES_TOLD: Final = 5
@@ -47,7 +45,7 @@ class Watch:
 
 
 class Honest:
-    """The client: two threads that call while `going`."""
+    """The client: three threads that call between `start` and `stop`."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -57,6 +55,8 @@ class Honest:
         self._watch = Watch()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._reads = 0
+        self._answered = threading.Semaphore(0)
         self._value = Struct()
         self._value.update({"note": "x" * 150})
         self._transaction()
@@ -64,54 +64,79 @@ class Honest:
     def start(self) -> None:
         """Begin to call."""
         self._watch = Watch()
+        self._reads = 0
         self._stopping.clear()
-        rates: list[tuple[float, Callable[[int], None]]] = [(EVERY_S, self._known), (STRANGER_EVERY_S, self._stranger)]
+        rates: list[tuple[float, Callable[[], None]]] = [
+            (READ_EVERY_S, self._read),
+            (TRANSACTION_EVERY_S, self._transaction),
+            (STRANGER_EVERY_S, self._stranger),
+        ]
         self._threads = [threading.Thread(target=self._steadily, args=rate) for rate in rates]
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> Watch:
-        """Let the last call end; what happened since the start."""
+        """Let the last calls end; what happened since the start."""
         self._stopping.set()
         for thread in self._threads:
             thread.join()
+        for _ in range(self._reads):
+            self._answered.acquire()
         return self._watch
 
-    def _steadily(self, every_s: float, call: Callable[[int], None]) -> None:
-        due_s, number = time.monotonic(), 0
-        latencies_s = self._watch.latencies_s if every_s == EVERY_S else self._watch.stranger_latencies_s
-        failures = self._watch.failures if every_s == EVERY_S else self._watch.stranger_failures
+    def _steadily(self, every_s: float, call: Callable[[], None]) -> None:
+        due_s = time.monotonic()
         while not self._stopping.wait(max(due_s - time.monotonic(), 0.0)):
-            try:
-                call(number)
-            except (grpc.RpcError, OSError) as error:
-                failures.append(" ".join(str(error).split())[:300])
-            latencies_s.append(time.monotonic() - due_s)
-            due_s, number = due_s + every_s, number + 1
+            call()
+            due_s = max(due_s + every_s, time.monotonic())
 
-    def _known(self, number: int) -> None:
-        if number % TRANSACTION_EVERY:
-            request = pb.GetStateRequest(agent_id=AGENT, key=KEY)
-            self._call("GetState", request.SerializeToString())
-        else:
-            self._transaction()
+    def _read(self) -> None:
+        request = pb.GetStateRequest(agent_id=AGENT, key=KEY).SerializeToString()
+        started_s = time.monotonic()
+
+        def done(read: grpc.Future) -> None:
+            error = read.exception()
+            if error is not None:
+                self._watch.failures.append(_line(error))
+            self._watch.latencies_s.append(time.monotonic() - started_s)
+            self._answered.release()
+
+        read = self._channel.unary_unary(SERVICE + "GetState").future(request, timeout=DEADLINE_S)
+        read.add_done_callback(done)
+        self._reads += 1
 
     def _transaction(self) -> None:
-        begun = pb.BeginTransactionResponse.FromString(self._call("BeginTransaction", b""))
-        write = pb.WriteRequest(txn_id=begun.txn_id, agent_id=AGENT, key=KEY, value=self._value)
-        self._call("Write", write.SerializeToString())
-        self._call("Commit", pb.CommitRequest(txn_id=begun.txn_id).SerializeToString())
+        try:
+            begun = pb.BeginTransactionResponse.FromString(self._call("BeginTransaction", b""))
+            write = pb.WriteRequest(txn_id=begun.txn_id, agent_id=AGENT, key=KEY, value=self._value)
+            self._call("Write", write.SerializeToString())
+            self._call("Commit", pb.CommitRequest(txn_id=begun.txn_id).SerializeToString())
+        except grpc.RpcError as error:
+            self._watch.failures.append(_line(error))
 
     def _call(self, name: str, request: bytes) -> bytes:
-        answer: bytes = self._channel.unary_unary(SERVICE + name)(request, timeout=DEADLINE_S)
-        return answer
+        started_s = time.monotonic()
+        try:
+            answer: bytes = self._channel.unary_unary(SERVICE + name)(request, timeout=DEADLINE_S)
+            return answer
+        finally:
+            self._watch.latencies_s.append(time.monotonic() - started_s)
 
-    def _stranger(self, _number: int) -> None:
-        with RawPeer(self._raw_address) as peer:
-            status = peer.status(peer.call("GetState", get_state(AGENT, KEY)), DEADLINE_S)
-            if status != OK:
-                how = "was closed" if peer.closed else "gave no answer in time"
-                raise ConnectionError(f"a new connection {how}" if status is None else f"status {status}")
+    def _stranger(self) -> None:
+        started_s = time.monotonic()
+        try:
+            with RawPeer(self._raw_address) as peer:
+                status = peer.status(peer.call("GetState", get_state(AGENT, KEY)), DEADLINE_S)
+                if status != OK:
+                    how = "was closed" if peer.closed else "gave no answer in time"
+                    self._watch.stranger_failures.append(f"a new connection {how}" if status is None else f"{status}")
+        except OSError as error:
+            self._watch.stranger_failures.append(_line(error))
+        self._watch.stranger_latencies_s.append(time.monotonic() - started_s)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def main() -> None:
