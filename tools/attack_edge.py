@@ -167,7 +167,7 @@ def judge(scene: Scene, attack: Attack, seconds: float, size: str) -> Verdict:
     verdict.grew_bytes = vitals.peak_bytes(pid) - scene.resident_bytes
     if verdict.grew_bytes >= GROWTH_BYTES:
         verdict.violations.append(f"resident memory grew by {verdict.grew_bytes / 1e6:.0f} MB")
-    now, _ = vitals.settled(scene.daemon, scene.before)
+    now, _ = vitals.settled(scene.daemon, scene.before, vitals.SETTLED_S)
     verdict.back_s = time.monotonic() - ended_s
     for name, (before, after) in now.beyond(scene.before).items():
         verdict.violations.append(f"{after} {name} {verdict.back_s:.0f} s after the end, {before} before")

@@ -71,7 +71,7 @@ def take(daemon: DaemonProcess) -> Vitals:
     return Vitals(descriptors(daemon.pid) | census)
 
 
-def settled(daemon: DaemonProcess, before: Vitals, timeout_s: float = SETTLED_S) -> tuple[Vitals, float]:
+def settled(daemon: DaemonProcess, before: Vitals, timeout_s: float) -> tuple[Vitals, float]:
     """The counts once nothing is beyond `before`, or when the time is over; and how long that took."""
     started_s = time.monotonic()
     while True:
