@@ -1,61 +1,32 @@
-"""One connection from the server's side: its calls, and what waits to be sent, live here.
+"""One connection from the server's side: its life, and the task that reads.
 
-The reader takes what comes and answers at once, in its own turn and without a task, each call whose handler has
-the answer at once. A call that waits for a `Reply` has no task either: the reply answers it. Only streams, scans
-and answers that the client's windows hold up get a task, in a cancel scope of their own. What the socket does not
-take at once the writer sends; whoever produces faster than the peer reads waits for it, the reader included.
+The reader takes what comes; `calls.py` has the calls that it is for, `sender.py` sends what they produce. Whoever
+produces faster than the peer reads waits for it, the reader included.
 
-A call ends by its answer, by the client's reset, at its deadline, or with the connection. Its work counts until
-it has really ended. Nothing that one call does ends another. The connection ends when the peer leaves or breaks
-HTTP/2, when its time is up (`lifetime.py`), when it has been drained, or when `run` is cancelled.
+The connection ends when the peer leaves or breaks HTTP/2, when its time is up (`lifetime.py`), when it has been
+drained, or when `run` is cancelled. Its calls end with it.
 """
 
-import math
-from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
-from statehouse.actors.reply import Reply
-from statehouse.errors import InvalidRequestError, OverloadedError, StatehouseError
-from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error
+from statehouse.rpc.error_table import EncodedError
 from statehouse.rpc.http2.frames import ErrorCode
-from statehouse.rpc.http2.streams import Stream
-from statehouse.rpc.messages import MESSAGE_HEADER_BYTES, Compressed
-from statehouse.rpc.server.access import Caller
-from statehouse.rpc.server.answering import INFLATED_HERE_BYTES, Answering
-from statehouse.rpc.server.call import ServerCall, Unsent
-from statehouse.rpc.server.call_headers import CallHeaders, refusal
+from statehouse.rpc.server.calls import Calls, Find
 from statehouse.rpc.server.capacity import Capacity
-from statehouse.rpc.server.dispatch import Endpoint, Kind
-from statehouse.rpc.server.events import (
-    CallBegan,
-    CallRefused,
-    CallReset,
-    Event,
-    MessageCame,
-    PeerLeft,
-    RequestEnded,
-    RoomGrew,
-)
-from statehouse.rpc.server.failures import deadline_passed, encode_failure, request_overdue
+from statehouse.rpc.server.events import PeerLeft
 from statehouse.rpc.server.lifetime import Lifetime, LifetimeLimits, Step
 from statehouse.rpc.server.link import Link
 from statehouse.rpc.server.protocol import ServerProtocol
 from statehouse.rpc.server.refusals import Refusal
 from statehouse.rpc.server.sender import Sender
 
-__all__ = ["FAREWELL_S", "Find", "ServerConnection"]
+__all__ = ["FAREWELL_S", "ServerConnection"]
 
-REQUEST_S: Final = 60.0
-"""How long a request may take to come in."""
 FAREWELL_S: Final = 1.0
 """How long the last output (statuses, GOAWAY) may take to leave when the connection ends."""
 _PING: Final = b"statehse"
-
-Find: TypeAlias = Callable[[CallHeaders, str], "tuple[Endpoint, Caller] | EncodedError"]
-"""The call that a request asks for and who asks, or why there is none."""
 
 
 class ServerConnection:
@@ -68,16 +39,12 @@ class ServerConnection:
         self._find = find
         self._capacity = capacity
         self._peer = peer
-        self._now = trio.current_time()
-        self._lifetime = Lifetime.beginning(limits, self._now)
-        self._protocol = ServerProtocol(request_bytes, capacity.requests, self._now)
+        now = trio.current_time()
+        self._lifetime = Lifetime.beginning(limits, now)
+        self._protocol = ServerProtocol(request_bytes, capacity.requests, now)
         self._sender = Sender(link, self._protocol, self.leave)
-        self._answering = Answering(self._protocol, self._sender, capacity)
-        self._calls: dict[int, ServerCall] = {}
-        self._replies = 0  # calls that wait for one
-        self._nursery: trio.Nursery | None = None
+        self._calls: Calls | None = None  # while it runs
         self._reading = trio.CancelScope()  # until the connection must be looked after
-        self._soonest_due = math.inf
         self._draining = False
         self._leaving = False
 
@@ -88,23 +55,31 @@ class ServerConnection:
 
     async def run(self) -> None:
         """Serve the connection to its end. Does not close the stream; cancelling drops what is under way."""
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+        async with trio.open_nursery() as nursery:
+            calls = self._calls = Calls(
+                self._protocol,
+                self._sender,
+                self._find,
+                self._capacity,
+                peer=self._peer,
+                nursery=nursery,
+                ended=self._call_ended,
+            )
+            try:
                 nursery.start_soon(self._sender.run)
                 self._sender.flush()
                 while not self._leaving:
-                    with trio.CancelScope(deadline=self._next_look()) as self._reading:
-                        await self._read()
-                    self._look()
-                self._drop_all()
+                    with trio.CancelScope(deadline=self._next_look(calls)) as self._reading:
+                        await self._read(calls)
+                    self._look(calls)
+                calls.drop_all()
                 self._protocol.end(ErrorCode.NO_ERROR, "")
                 with trio.move_on_after(FAREWELL_S):
                     await self._sender.finish()
+            finally:
+                calls.drop_all()  # again, for a run that is cancelled
+                self._protocol.let_go_of_all()
                 nursery.cancel_scope.cancel()
-        finally:
-            self._drop_all()  # again, for a run that was cancelled
-            self._protocol.let_go_of_all()
 
     def drain(self) -> None:
         """Say goodbye, let the calls in flight finish, then end."""
@@ -120,236 +95,56 @@ class ServerConnection:
 
     def end_calls(self, error: EncodedError) -> None:
         """Stop every call in flight; its client is told `error`."""
-        for call in list(self._calls.values()):
-            if call.scope is None:
-                self._end(call, error)
-            else:
-                call.cancel(error)
-        self._sender.flush()
+        if self._calls is not None:
+            self._calls.end_all(error)
+            self._sender.flush()
 
-    # What comes in
-
-    async def _read(self) -> None:
+    async def _read(self, calls: Calls) -> None:
         while not self._leaving:
             try:
                 received = await self._link.receive()
             except trio.BrokenResourceError:
                 received = b""
             if received:
-                self._take(received)
+                self._take(received, calls)
                 await self._sender.room()
             else:
                 self._leaving = True
 
-    def _take(self, received: bytes) -> None:
-        self._now = self._lifetime.heard_at = trio.current_time()
-        self._protocol.receive(received, self._now)
+    def _take(self, received: bytes, calls: Calls) -> None:
+        now = self._lifetime.heard_at = trio.current_time()
+        self._protocol.receive(received, now)
         for event in self._protocol.take_events():
-            self._handle(event)
+            if isinstance(event, PeerLeft):
+                self._leaving = True
+            calls.handle(event, now)
         self._lifetime.greeted = self._protocol.greeted
         self._sender.flush()
         if self._protocol.ended is not None:
-            self._turn_away(Refusal.BROKE_HTTP2, self._protocol.ended.reason)
+            reason = self._protocol.ended.reason
+            self._capacity.refusals.note(Refusal.BROKE_HTTP2, reason, peer=self._peer, now=now)
             self._leaving = True
-        self._reading.deadline = min(self._reading.deadline, self._soonest_due)
+        self._reading.deadline = min(self._reading.deadline, calls.soonest_due)
 
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, CallBegan):
-            self._admit(event.stream, event.headers)
-        elif isinstance(event, RoomGrew):
-            for call in self._calls.values() if event.stream is None else self._calls_of(event.stream):
-                call.wake()
-        elif isinstance(event, PeerLeft):
-            self._leaving = True
-        else:
-            for call in self._calls_of(event.stream):
-                if isinstance(event, MessageCame):
-                    self._message_came(call, event.message)
-                elif isinstance(event, RequestEnded):
-                    self._start(call)
-                elif isinstance(event, CallReset):
-                    self._drop(call)
-                else:
-                    self._end(call, event.error)
-                return
-            if isinstance(event, CallRefused):
-                self._protocol.refuse(event.stream, event.error, started=False)
+    def _next_look(self, calls: Calls) -> float:
+        return min(calls.soonest_due, self._lifetime.next_at(calls=len(calls)))
 
-    def _calls_of(self, stream: Stream) -> tuple[ServerCall, ...]:
-        call = self._calls.get(stream.id)
-        return () if call is None else (call,)
-
-    def _admit(self, stream: Stream, headers: CallHeaders) -> None:
-        if not self._capacity.has_room_for_a_call(len(self._calls)):
-            self._turn_away(Refusal.TOO_MANY_CALLS, "too many calls are under way")
-            self._protocol.refuse(stream, encode_error(OverloadedError("too many calls are under way")), started=False)
-            return
-        found = self._find(headers, self._peer)
-        if isinstance(found, EncodedError):
-            self._protocol.refuse(stream, found, started=False)
-            return
-        deadline = math.inf if headers.timeout_s is None else self._now + headers.timeout_s
-        due = min(deadline, self._now + REQUEST_S)
-        self._calls[stream.id] = ServerCall(stream, *found, headers.gzip, deadline, due)
-        self._capacity.calls += 1
-        self._soonest_due = min(self._soonest_due, due)
-
-    def _message_came(self, call: ServerCall, message: bytes | Compressed) -> None:
-        if isinstance(message, Compressed) and not call.gzip:
-            self._end(call, refusal(GrpcStatus.INTERNAL, "a compressed message, and grpc-encoding does not say so"))
-        elif call.endpoint.kind is Kind.CONVERSATION:
-            self._converse(call, message)
-        elif call.request is not None:
-            self._end(call, encode_error(InvalidRequestError("the call takes one message, and more came")))
-        else:
-            call.request = message
-
-    def _start(self, call: ServerCall) -> None:
-        request, call.request = call.request, None
-        call.due = call.deadline
-        if call.stream.closed:  # its reset came along with it: better not done than done for nobody
-            self._drop(call)
-        elif call.endpoint.kind is Kind.CONVERSATION:
-            self._end(call, None)
-        elif request is None:
-            self._end(call, encode_error(InvalidRequestError("the call takes one message, and none came")))
-        elif isinstance(request, Compressed):
-            self._in_task(call, self._answering.inflate(call, request))
-        else:
-            self._answer(call, request)
-
-    def _answer(self, call: ServerCall, request: bytes) -> None:
-        try:
-            work = call.endpoint.handler(request, call.caller)
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
-            self._end(call, self._failure(call, error))
-            return
-        if isinstance(work, bytes):
-            if self._protocol.answer(call.stream, work):
-                self._forget(call)
-            else:
-                self._in_task(call, self._answering.send_late(call, work, request))
-        elif isinstance(work, Reply):
-            call.working = True
-            self._replies += 1
-            work.then(partial(self._settled, call))
-        else:
-            self._in_task(call, self._answering.carry_out(call, work))
-
-    def _settled(self, call: ServerCall, reply: Reply[bytes]) -> None:
-        call.working = False
-        self._replies -= 1
-        if call.over:
-            self._forget(call)
-            return
-        if reply.error is not None:
-            self._end(call, self._failure(call, reply.error))
-        elif self._protocol.answer(call.stream, answer := reply.result()):
-            self._forget(call)
-        else:
-            self._in_task(call, self._answering.carry_out(call, answer))
-        # Many replies are settled in one turn when commits are synced together; they go out together.
-        if self._replies:
-            self._sender.wake()
-        else:
-            self._sender.flush()
-
-    def _converse(self, call: ServerCall, message: bytes | Compressed) -> None:
-        try:
-            if isinstance(message, Compressed):
-                if len(message.content) > INFLATED_HERE_BYTES:
-                    raise InvalidRequestError("a compressed question that is too long")  # noqa: TRY301
-                message = message.inflate()
-            answer: bytes = call.endpoint.handler(message, call.caller)
-            if self._protocol.room(call.stream) < len(answer) + MESSAGE_HEADER_BYTES:
-                raise OverloadedError("answers that were sent were not read: read on, or ask for less")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
-            self._end(call, self._failure(call, error))
-        else:
-            self._answering.send_now(call, Unsent([answer]).take(len(answer) + MESSAGE_HEADER_BYTES))
-
-    # The calls that need a task
-
-    def _in_task(self, call: ServerCall, work: Coroutine[object, object, None]) -> None:
-        call.working = True
-        call.scope = trio.CancelScope(deadline=call.deadline)
-        if self._nursery is not None:
-            self._nursery.start_soon(self._run_call, call, call.scope, work)
-
-    async def _run_call(self, call: ServerCall, scope: trio.CancelScope, work: Coroutine[object, object, None]) -> None:
-        error = None
-        with scope:
-            try:
-                await work
-            except Exception as failure:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
-                error = self._failure(call, failure)
-        if scope.cancelled_caught:
-            error = call.ended_by or deadline_passed()
-        call.working = False
-        self._end(call, error)
-        self._sender.flush()
-
-    # The end of a call
-
-    def _end(self, call: ServerCall, error: EncodedError | None) -> None:
-        """Answer a call with its status, unless nobody hears it any more; its work, if there is any, may go on."""
-        if not call.over:
-            call.over = True
-            call.stop()
-            if error is None:
-                self._protocol.succeed(call.stream, started=call.response_started)
-            elif call.inside_message:
-                self._protocol.cut_off(call.stream)
-            else:
-                self._protocol.refuse(call.stream, error, started=call.response_started)
-        self._forget(call)
-
-    def _drop(self, call: ServerCall) -> None:
-        """The client gave the call up, or is gone: stop the work and send nothing."""
-        call.stop()
-        self._forget(call)
-
-    def _drop_all(self) -> None:
-        for call in list(self._calls.values()):
-            self._drop(call)
-
-    def _forget(self, call: ServerCall) -> None:
-        """The call is over; it counts no more when nothing works for it."""
-        call.over = True
-        if not call.working and self._calls.pop(call.stream.id, None) is not None:
-            self._capacity.calls -= 1
-            self._lifetime.called_at = self._now
-            self._end_if_drained()
-
-    def _turn_away(self, refusal: Refusal, why: str) -> None:
-        self._capacity.refusals.note(refusal, why, peer=self._peer, now=self._now)
-
-    def _failure(self, call: ServerCall, error: Exception) -> EncodedError:
-        if isinstance(error, StatehouseError):
-            self._capacity.refusals.note_error(error, peer=self._peer, now=trio.current_time())
-        return encode_failure(error, call.endpoint.name)
-
-    # Time
-
-    def _next_look(self) -> float:
-        waiting = (call.due for call in self._calls.values() if call.scope is None and not call.over)
-        self._soonest_due = min(waiting, default=math.inf)
-        return min(self._soonest_due, self._lifetime.next_at(calls=len(self._calls)))
-
-    def _look(self) -> None:
+    def _look(self, calls: Calls) -> None:
         """Do what time asks for."""
-        self._now = trio.current_time()
-        step = self._lifetime.step(self._now, calls=len(self._calls))
+        now = trio.current_time()
+        step = self._lifetime.step(now, calls=len(calls))
         if step is Step.CUT_OFF:
             self._leaving = True
         elif step is Step.SAY_GOODBYE:
             self.drain()
         elif step is Step.PING:
             self._protocol.ping(_PING)
-        for call in list(self._calls.values()):
-            if call.due <= self._now and call.scope is None and not call.over:
-                self._end(call, deadline_passed() if call.due == call.deadline else request_overdue(REQUEST_S))
+        calls.look(now)
         self._sender.flush()
+
+    def _call_ended(self) -> None:
+        self._lifetime.called_at = trio.current_time()
+        self._end_if_drained()
 
     def _end_if_drained(self) -> None:
         if self._draining and not self._calls:
