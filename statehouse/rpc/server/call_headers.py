@@ -1,8 +1,8 @@
 """The headers of a call, as the server reads them: a list of fields is a call, trailers, or nothing at all.
 
 Three kinds of wrong are told apart. What breaks HTTP's rules (RFC 9113, 8.2 and 8.3) is `Malformed`: the stream is
-reset. What is HTTP and no call that we answer has a gRPC status in `refused`, and is answered. A name that
-nobody knows is passed over. Rules: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+reset. What is HTTP and no gRPC is `Plain`, and gets an HTTP status. What is gRPC and no call that we answer has a gRPC
+status in `refused`, and is answered. A name that nobody knows is passed over. Rules: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
 import re
@@ -20,6 +20,7 @@ __all__ = [
     "HEADER_LIST_BYTES",
     "CallHeaders",
     "Malformed",
+    "Plain",
     "Received",
     "Trailers",
     "read",
@@ -60,13 +61,20 @@ class Trailers:
 
 
 @frozen
+class Plain:
+    """A request of HTTP that is no gRPC; `status` is the HTTP status that says so."""
+
+    status: bytes
+
+
+@frozen
 class Malformed:
     """No HTTP message."""
 
     reason: str
 
 
-Received: TypeAlias = CallHeaders | Trailers | Malformed
+Received: TypeAlias = CallHeaders | Trailers | Plain | Malformed
 
 
 def refusal(status: GrpcStatus, message: str) -> EncodedError:
@@ -98,6 +106,10 @@ def read(fields: Fields) -> Received:
     length = found.get(b"content-length")
     if length is not None and not (length.isdigit() and len(length) < 20):
         return Malformed("a content-length that is none")
+    if found[b":method"] != b"POST":
+        return Plain(b"405")
+    if not found.get(b"content-type", b"").startswith(b"application/grpc"):
+        return Plain(b"415")
     timeout = found.get(b"grpc-timeout")
     return CallHeaders(
         path=found[b":path"],
@@ -114,10 +126,6 @@ def _refused(found: dict[bytes, bytes], list_bytes: int) -> EncodedError | None:
         details = {"limit": str(HEADER_LIST_BYTES), "size": str(list_bytes)}
         message = f"the call's headers take {list_bytes} bytes; the limit is {HEADER_LIST_BYTES}"
         return encode_error(OverloadedError(message, details=details))
-    if found[b":method"] != b"POST":
-        return refusal(GrpcStatus.UNIMPLEMENTED, "a gRPC call is a POST")
-    if not found.get(b"content-type", b"").startswith(b"application/grpc"):
-        return refusal(GrpcStatus.UNIMPLEMENTED, "a gRPC call has a content-type of application/grpc")
     if found.get(b"grpc-encoding", b"identity") not in (b"identity", b"gzip"):
         return refusal(GrpcStatus.UNIMPLEMENTED, "messages may be compressed with gzip, or not at all")
     timeout = found.get(b"grpc-timeout")

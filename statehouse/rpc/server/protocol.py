@@ -36,6 +36,7 @@ from statehouse.rpc.server.call_headers import (
     HEADER_LIST_BYTES,
     CallHeaders,
     Malformed,
+    Plain,
     Received,
     Trailers,
     read,
@@ -50,6 +51,7 @@ from statehouse.rpc.server.events import (
     RequestEnded,
     RoomGrew,
 )
+from statehouse.rpc.server.plain_http import PlainAnswers
 
 __all__ = ["RequestBudget", "ServerProtocol"]
 
@@ -118,6 +120,7 @@ class ServerProtocol(Connection[Received]):
         self._budget = budget
         self._events: list[Event] = []
         self._table_update = b""
+        self._plain = PlainAnswers(self)
 
     def take_events(self) -> list[Event]:
         """What came since the last time, in its order."""
@@ -185,11 +188,14 @@ class ServerProtocol(Connection[Received]):
     # What came
 
     def _stream_opened(self, stream: Stream, headers: Received, *, ends: bool) -> None:
+        if len(self.streams) > CALLS_PER_CONNECTION:
+            raise StreamFaultError(stream.id, ErrorCode.REFUSED_STREAM, "more streams than were allowed")
+        if isinstance(headers, Plain):
+            self._plain.answer(stream, headers.status)
+            return
         if not isinstance(headers, CallHeaders):
             reason = headers.reason if isinstance(headers, Malformed) else "a request without method, scheme or path"
             raise StreamFaultError(stream.id, ErrorCode.PROTOCOL_ERROR, reason)
-        if len(self.streams) > CALLS_PER_CONNECTION:
-            raise StreamFaultError(stream.id, ErrorCode.REFUSED_STREAM, "more streams than were allowed")
         if headers.refused is not None:
             self._events.append(CallRefused(stream, headers.refused))
             return
@@ -267,9 +273,11 @@ class ServerProtocol(Connection[Received]):
         self._events.append(CallReset(stream))
 
     def _window_grew(self, stream: Stream | None) -> None:
+        self._plain.go_on()
         self._events.append(RoomGrew(stream))
 
     def _settings_came(self) -> None:
+        self._plain.go_on()
         self._events.append(RoomGrew(None))
 
     def _setting_came(self, name: int, value: int) -> None:

@@ -1,0 +1,48 @@
+"""Answers to requests that are HTTP and no gRPC: a browser's, or curl's. They get a status and a line for people."""
+
+from typing import Final
+
+from statehouse.rpc.http2.frames import ErrorCode
+from statehouse.rpc.http2.header_blocks import literal_block
+from statehouse.rpc.http2.outgoing import Outgoing
+from statehouse.rpc.http2.streams import Stream
+
+__all__ = ["PlainAnswers"]
+
+TEXT: Final = b"This is a Statehouse daemon. It speaks gRPC: use a Statehouse client, statehousectl or grpcurl.\n"
+
+
+class PlainAnswers:
+    """Those of one connection that its peer's windows hold up. It has as many as it may have streams."""
+
+    def __init__(self, connection: Outgoing) -> None:
+        self._connection = connection
+        self._unsent: dict[int, tuple[Stream, bytes]] = {}
+
+    def answer(self, stream: Stream, status: bytes) -> None:
+        """Begin to answer; the rest follows by `go_on`."""
+        headers = [(b":status", status), (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(TEXT))]
+        self._connection.send_headers(stream, literal_block(headers), ends=False)
+        self._unsent[stream.id] = stream, TEXT
+        self._send(stream, TEXT)
+
+    def go_on(self) -> None:
+        """Windows have grown."""
+        for stream, text in list(self._unsent.values()):
+            self._send(stream, text)
+
+    def _send(self, stream: Stream, text: bytes) -> None:
+        if stream.closed:
+            del self._unsent[stream.id]
+            return
+        room = self._connection.room(stream)
+        if room <= 0:
+            return
+        rest = text[room:]
+        self._connection.send_data(stream, text[:room], ends=not rest)
+        if rest:
+            self._unsent[stream.id] = stream, rest
+            return
+        del self._unsent[stream.id]
+        if not stream.closed:  # the client is still sending: it may stop (RFC 9113, 8.1)
+            self._connection.reset(stream, ErrorCode.NO_ERROR)
