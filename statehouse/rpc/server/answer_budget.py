@@ -1,7 +1,8 @@
 """How many bytes of answers may be held at once: what bounds the daemon's memory when readers are slow.
 
-An answer's size is known only when it has been read. So whoever reads holds the most that it can be, keeps what
-it turned out to be, and gives that back as its messages leave. Point reads and other small answers hold nothing.
+An answer's size is known only when it has been read. So whoever reads holds the most that it is expected to be, keeps
+what it turned out to be, and gives that back as its messages leave. That may be more than was expected (one event can
+be as large as a transaction), so only so many read at once. Small answers hold nothing.
 
 There are two budgets, one inside the other: a connection's own, and the server's. Waiting is in line in each:
 a connection that has used up its own share waits there, and takes no place in the server's line. Holders never
@@ -19,11 +20,13 @@ from typing import Final
 import trio
 from attrs import define, field
 
-from statehouse.limits import ANSWER_LEAST_BYTES, ANSWER_STALL_S
+from statehouse.limits import ANSWER_LEAST_BYTES, ANSWER_STALL_S, READ_THREADS
 
 __all__ = ["AnswerBudget", "Hold"]
 
 STALL_CHECK_S: Final = 1.0
+UNREAD_HOLDS: Final = READ_THREADS
+"""Holds whose answer is not read yet: each may turn out larger than it says, and more cannot read at once anyway."""
 
 
 @define(eq=False)
@@ -36,7 +39,7 @@ class Hold:
     """Where it is admitted."""
     admitted: trio.Event = field(factory=trio.Event)
     moved_at: float = math.inf
-    """When the peer had last taken ANSWER_LEAST_BYTES; before there is anything to take, no delay is the peer's."""
+    """When the peer had last taken ANSWER_LEAST_BYTES; as long as there is nothing to take, the delay is not its."""
     moved_bytes: int = 0
     """What it has taken since then."""
     ended: bool = False
@@ -49,10 +52,11 @@ class Hold:
         """
         freed, self.size_bytes = self.size_bytes - size_bytes, size_bytes
         self.moved_bytes += freed
-        if self.moved_at == math.inf or self.moved_bytes >= ANSWER_LEAST_BYTES:
+        unread = self.moved_at == math.inf
+        if unread or self.moved_bytes >= ANSWER_LEAST_BYTES:
             self.moved_at, self.moved_bytes = trio.current_time(), 0
         for budget in self.budgets:
-            budget.free(freed)
+            budget.free(freed, read=unread)
 
 
 class AnswerBudget:
@@ -63,8 +67,9 @@ class AnswerBudget:
         self._levels = [self] if within is None else [self, within]
         self._holds: set[Hold] = set()
         self._line: deque[Hold] = deque()
+        self._unread = 0
         self.held_bytes = 0
-        """What is held now. Above the capacity only when a single answer is larger than all of it."""
+        """What is held now. Above the capacity only by what the last answers to be read had more than they said."""
 
     @property
     def waiting(self) -> int:
@@ -72,8 +77,8 @@ class AnswerBudget:
         return len(self._line)
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether so many bytes could be held at once, here and wherever this budget is within."""
-        return all(each._has_room(size_bytes) for each in self._levels)  # noqa: SLF001 - of this class
+        """Whether so many bytes could be held without waiting, here and wherever this budget is within."""
+        return all(not each._line and each._fits(size_bytes) for each in self._levels)  # noqa: SLF001 - of this class
 
     @asynccontextmanager
     async def hold(self, size_bytes: int, end: Callable[[], None]) -> AsyncGenerator[Hold, None]:
@@ -92,9 +97,10 @@ class AnswerBudget:
                 budget._holds.discard(hold)  # noqa: SLF001 - of this class
             hold.keep(0)
 
-    def free(self, size_bytes: int) -> None:
-        """A hold has given so much back."""
+    def free(self, size_bytes: int, *, read: bool) -> None:
+        """A hold has given so much back; with `read` it is the first that it tells of itself."""
         self.held_bytes -= size_bytes
+        self._unread -= read
         self._let_in()
 
     async def _admit(self, hold: Hold) -> None:
@@ -113,15 +119,18 @@ class AnswerBudget:
                 self._let_in()
 
     def _let_in(self) -> None:
-        while self._line and (not self.held_bytes or self._has_room(self._line[0].size_bytes)):
+        while self._line and self._fits(self._line[0].size_bytes):
             hold = self._line.popleft()
             self.held_bytes += hold.size_bytes
+            self._unread += 1
             self._holds.add(hold)
             hold.budgets.append(self)
             hold.admitted.set()
 
-    def _has_room(self, size_bytes: int) -> bool:
-        return self.held_bytes + size_bytes <= self._capacity_bytes
+    def _fits(self, size_bytes: int) -> bool:
+        if self._unread >= UNREAD_HOLDS:
+            return False
+        return not self.held_bytes or self.held_bytes + size_bytes <= self._capacity_bytes
 
     def _end_stalled(self, needed_bytes: int) -> None:
         free_bytes = self._capacity_bytes - self.held_bytes + sum(each.size_bytes for each in self._holds if each.ended)
