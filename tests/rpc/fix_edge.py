@@ -9,13 +9,24 @@ import h2.connection
 import h2.events
 import pytest
 import trio
+from google.protobuf import struct_pb2
 
-from statehouse.rpc.contract import METHODS
+from statehouse.rpc.contract import METHODS, SERVICE_NAME
+from statehouse.rpc.error_table import TRAILER_NAME
 from statehouse.rpc.server.build_version import BuildVersion
-from statehouse.rpc.server.server import serve
+from statehouse.rpc.server.handlers import statehouse_service
+from statehouse.rpc.server.listener import open_listener
+from statehouse.rpc.server.reflection import reflection_services
+from statehouse.rpc.server.server import Server, max_request_bytes
+from statehouse.v1 import statehouse_pb2 as pb
 
 PATIENCE_S = 20.0
 """Of anything in these tests that would otherwise hang."""
+HEALTH = f"/{SERVICE_NAME}/Health"
+REPLAY = f"/{SERVICE_NAME}/Replay"
+COMMIT = f"/{SERVICE_NAME}/Commit"
+SHAPES = {"Health": {}, "ListKeys": {"agent_id": "a"}, "Replay": {"agent_id": "a"}}
+"""A call that is answered at once, one that is answered later, and a stream."""
 
 
 def stub(channel, name):
@@ -38,6 +49,7 @@ class Edge:
     ended: trio.Event
     channel: grpc.Channel
     nursery: trio.Nursery
+    server: Server
 
     async def call(self, name, message=None, **fields):
         timeout_s = fields.pop("timeout_s", PATIENCE_S)
@@ -64,18 +76,51 @@ def grace_s():
 async def edge(fake_engine, nursery, grace_s):
     """An edge that serves `fake_engine`."""
     stop, ended = trio.Event(), trio.Event()
+    server = Server(max_request_bytes(fake_engine.limits), hosted=reflection_services())
+    server.open([statehouse_service(fake_engine, BuildVersion("1.2.3", "abc"))])
 
     async def run(*, task_status):
-        build = BuildVersion("1.2.3", "abc")
-        run_serve = partial(serve, fake_engine, "127.0.0.1", 0, stop=stop, grace_s=grace_s, build=build)
-        await run_serve(task_status=task_status)
+        async with await open_listener("127.0.0.1", 0) as listener:
+            await server.run(listener, stop=stop, grace_s=grace_s, task_status=task_status)
         ended.set()
 
     address = await nursery.start(run)
     with grpc.insecure_channel(address) as channel, trio.move_on_after(3 * PATIENCE_S):
-        yield Edge(address, stop, ended, channel, nursery)
+        yield Edge(address, stop, ended, channel, nursery, server)
         stop.set()
         await ended.wait()
+    assert (server.capacity.calls, server.capacity.requests.held_bytes, server.capacity.answers.held_bytes) == (0, 0, 0)
+
+
+async def call_of(edge, name):
+    """One of SHAPES."""
+    call = edge.replay if name == "Replay" else partial(edge.call, name)
+    return await call(**SHAPES[name])
+
+
+async def write(edge, agent_id, key, value):
+    """Write one value in a transaction of its own; its commit timestamp."""
+    txn_id = (await edge.call("BeginTransaction")).txn_id
+    await edge.call("Write", txn_id=txn_id, agent_id=agent_id, key=key, value=struct_of(value))
+    return (await edge.call("Commit", txn_id=txn_id)).commit_ts
+
+
+async def refused(edge, name, message=None, **fields):
+    """The error that a call ends with."""
+    with pytest.raises(grpc.RpcError) as error:
+        await edge.call(name, message, **fields)
+    return error.value
+
+
+def struct_of(value):
+    message = struct_pb2.Struct()
+    message.update(value)
+    return message
+
+
+def detail_of(error):
+    """What grpcio's error says in our trailer."""
+    return pb.StatehouseError.FromString(dict(error.trailing_metadata())[TRAILER_NAME])
 
 
 class RawPeer:
@@ -100,16 +145,19 @@ class RawPeer:
         await self.stream.send_all(self.http2.data_to_send())
 
     def start(self, path, extra=(), *, end_stream=False, drop=()):
+        pseudo = [each for each in extra if each[0][:1] == ":"]
         headers = [
+            *pseudo,
             (":method", "POST"),
             (":scheme", "http"),
             (":path", path),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
-            *extra,
+            *(each for each in extra if each not in pseudo),
         ]
         stream_id, self.next_stream_id = self.next_stream_id, self.next_stream_id + 2
-        self.http2.send_headers(stream_id, [each for each in headers if each[0] not in drop], end_stream=end_stream)
+        sent = [each for each in headers if each[0] not in drop or each in pseudo]
+        self.http2.send_headers(stream_id, sent, end_stream=end_stream)
         return stream_id
 
     def message(self, stream_id, message, *, end_stream=True, flag=0):
@@ -134,6 +182,17 @@ class RawPeer:
         """The headers and trailers of a call, once it is over."""
         assert await self.until(lambda: stream_id in self.over)
         return self.headers[stream_id]
+
+    async def ending(self, stream_id):
+        """The grpc-status of a call, or the number of its RST_STREAM, once it is over."""
+        assert await self.until(lambda: stream_id in self.over)
+        return self.headers[stream_id]["grpc-status"] if stream_id in self.headers else self.resets[stream_id]
+
+    async def works(self):
+        """Whether the connection still answers."""
+        stream_id = self.start(HEALTH)
+        self.message(stream_id, b"")
+        return await self.ending(stream_id) == "0"
 
     def _take(self, event):
         if isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):

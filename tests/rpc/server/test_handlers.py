@@ -13,10 +13,11 @@ from statehouse.errors import (
     PermissionDeniedError,
     TransactionError,
 )
-from statehouse.rpc.contract import METHODS, SERVICE_NAME, purerpc_service
+from statehouse.rpc.contract import METHODS, SERVICE, SERVICE_NAME
 from statehouse.rpc.server import handlers as handlers_module
 from statehouse.rpc.server.access import ANYONE, Caller, Role
 from statehouse.rpc.server.build_version import BuildVersion, build_version, checkout_sha
+from statehouse.rpc.server.dispatch import bound_service
 from statehouse.rpc.server.handlers import make_handlers
 from statehouse.v1 import statehouse_pb2 as pb
 from statehouse.version import VERSION
@@ -84,8 +85,8 @@ def test_the_contract_names_paths_and_messages():
 
 
 def test_a_service_needs_a_function_for_every_call():
-    with pytest.raises(ValueError, match="one function for each"):
-        purerpc_service({"Health": lambda request: request})
+    with pytest.raises(ValueError, match="functions for"):
+        bound_service(SERVICE_NAME, SERVICE, {"Health": lambda request: request})
 
 
 async def test_health_and_version(call):

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import trio
 
-from statehouse.limits import ANSWER_STALL_S
-from statehouse.rpc.server.answer_budget import AnswerBudget
+from statehouse.limits import ANSWER_LEAST_BYTES, ANSWER_STALL_S
+from statehouse.rpc.server.answer_budget import UNREAD_HOLDS, AnswerBudget
 
 
 class Caller:
@@ -133,16 +133,57 @@ async def test_a_stalled_peer_is_ended_when_others_wait_the_largest_first(start,
         caller.leave.set()
 
 
-async def test_a_peer_that_takes_something_now_and_then_is_not_ended(start, autojump_clock):
-    budget = AnswerBudget(10)
-    slow, waiter = await start(budget, 10), await start(budget, 10)
-    for _ in range(10):
+@pytest.mark.parametrize(("taken_bytes", "ended"), [(ANSWER_LEAST_BYTES, 0), (ANSWER_LEAST_BYTES - 1, 1)])
+async def test_a_peer_must_take_enough_while_others_wait(taken_bytes, ended, start, autojump_clock):
+    size = 10 * ANSWER_LEAST_BYTES
+    budget = AnswerBudget(size)
+    slow, waiter = await start(budget, size), await start(budget, size)
+    for times in range(1, 5):
         await trio.sleep(ANSWER_STALL_S - 1)
-        slow.hold.keep(10)
-    assert (slow.ended, waiter.hold) == (0, None)
-    await trio.sleep(ANSWER_STALL_S + 2)
-    assert (slow.ended, waiter.hold is not None) == (1, True)
+        if not slow.ended:
+            slow.hold.keep(size - times * taken_bytes)
+    assert slow.ended == ended
+    assert (waiter.hold is not None) == bool(ended)
+    slow.leave.set()
     waiter.leave.set()
+
+
+async def test_only_so_many_read_at_once_as_each_may_find_more_than_it_said(start, autojump_clock):
+    budget = AnswerBudget(1000)
+    reading = [await start(budget, 1, read=False) for _ in range(UNREAD_HOLDS + 3)]
+    assert (budget.held_bytes, budget.waiting) == (UNREAD_HOLDS, 3)
+    reading[0].hold.keep(2000)
+    await settle()
+    assert (budget.waiting, budget.has_room(1)) == (3, False)  # there is no room now, whoever has read
+    reading[0].hold.keep(900)
+    reading[1].leave.set()
+    await settle()
+    assert budget.waiting == 1
+    for caller in reading:
+        caller.leave.set()
+    await settle()
+    assert (budget.held_bytes, budget.waiting, budget.has_room(1000)) == (0, 0, True)
+
+
+async def test_there_is_no_room_for_who_would_overtake(start, autojump_clock):
+    budget = AnswerBudget(10)
+    first, waiter = await start(budget, 5), await start(budget, 8)
+    assert not budget.has_room(1)
+    waiter.scope.cancel()
+    await settle()
+    assert budget.has_room(5)
+    first.leave.set()
+
+
+async def test_whether_there_is_room_is_asked_of_both_budgets(start, autojump_clock):
+    server = AnswerBudget(20)
+    own, other = AnswerBudget(15, within=server), AnswerBudget(15, within=server)
+    caller = await start(own, 10)
+    assert (own.has_room(5), own.has_room(6)) == (True, False)
+    assert (other.has_room(10), other.has_room(11)) == (True, False)
+    caller.leave.set()
+    await settle()
+    assert own.has_room(15)
 
 
 async def test_a_slow_disk_is_not_the_peers_fault(start, autojump_clock):
