@@ -28,21 +28,24 @@ def test_twenty_thousand_frames():
         assert re.search(rf"{code} \d", ran.stdout)
 
 
+def take_with(monkeypatch, kind, take):
+    taken = list(Connection._TAKE)
+    taken[kind] = take
+    monkeypatch.setattr(Connection, "_TAKE", tuple(taken))
+
+
 def raise_often(monkeypatch):
-    def ping(self, flags, stream_id, payload):
+    def ping(connection, flags, stream_id, payload):
         raise ValueError("a ping")
 
-    monkeypatch.setattr(Connection, "_ping", ping)
+    take_with(monkeypatch, FrameType.PING, ping)
 
 
 def reset_what_is_idle(monkeypatch):
-    monkeypatch.setattr(Connection, "_priority", lambda self, _, stream_id, __: self._break(stream_id))
-    monkeypatch.setattr(
-        Connection,
-        "_break",
-        lambda self, stream_id: self.output.extend(frame(3, 0, stream_id, bytes(4))),
-        raising=False,
-    )
+    def priority(connection, flags, stream_id, payload):
+        connection.output += frame(FrameType.RST_STREAM, 0, stream_id, bytes(4))
+
+    take_with(monkeypatch, FrameType.PRIORITY, priority)
 
 
 def answer_with_half_a_frame(monkeypatch):
