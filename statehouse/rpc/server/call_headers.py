@@ -65,6 +65,7 @@ class Plain:
     """A request of HTTP that is no gRPC; `status` is the HTTP status that says so."""
 
     status: bytes
+    content_length: int | None = None
 
 
 @frozen
@@ -106,17 +107,18 @@ def read(fields: Fields) -> Received:
     length = found.get(b"content-length")
     if length is not None and not (length.isdigit() and len(length) < 20):
         return Malformed("a content-length that is none")
+    content_length = None if length is None else int(length)
     if found[b":method"] != b"POST":
-        return Plain(b"405")
+        return Plain(b"405", content_length)
     if not found.get(b"content-type", b"").startswith(b"application/grpc"):
-        return Plain(b"415")
+        return Plain(b"415", content_length)
     timeout = found.get(b"grpc-timeout")
     return CallHeaders(
         path=found[b":path"],
         timeout_s=None if timeout is None else parse_timeout(timeout),
         gzip=found.get(b"grpc-encoding") == b"gzip",
         authorization=found.get(b"authorization"),
-        content_length=None if length is None else int(length),
+        content_length=content_length,
         refused=_refused(found, list_bytes),
     )
 

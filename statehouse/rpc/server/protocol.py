@@ -96,6 +96,8 @@ class _Request:
 
     reader: MessageReader
     content_length: int | None
+    plain_status: bytes | None = None
+    """Of the answer to a request that is no gRPC; its content is not looked at."""
     received_bytes: int = 0
     held_bytes: int = 0
 
@@ -191,7 +193,9 @@ class ServerProtocol(Connection[Received]):
         if len(self.streams) > CALLS_PER_CONNECTION:
             raise StreamFaultError(stream.id, ErrorCode.REFUSED_STREAM, "more streams than were allowed")
         if isinstance(headers, Plain):
-            self._plain.answer(stream, headers.status)
+            stream.call = _Request(MessageReader(0), headers.content_length, plain_status=headers.status)
+            if ends:
+                self._request_ended(stream, stream.call)
             return
         if not isinstance(headers, CallHeaders):
             reason = headers.reason if isinstance(headers, Malformed) else "a request without method, scheme or path"
@@ -215,6 +219,10 @@ class ServerProtocol(Connection[Received]):
         if request is None:  # refused already
             return
         request.received_bytes += len(payload)
+        if request.plain_status is not None:
+            if ends or request.received_bytes > FREE_MESSAGE_BYTES:  # enough of it
+                self._request_ended(stream, request, ends=ends)
+            return
         try:
             messages = request.reader.feed(payload)
             if messages:
@@ -234,11 +242,13 @@ class ServerProtocol(Connection[Received]):
         if stream.receive_window < wanted:
             self.grant(stream, wanted - stream.receive_window)
 
-    def _request_ended(self, stream: Stream, request: _Request) -> None:
+    def _request_ended(self, stream: Stream, request: _Request, *, ends: bool = True) -> None:
         self._let_go(stream)
-        if request.content_length not in (None, request.received_bytes):
+        if ends and request.content_length not in (None, request.received_bytes):
             raise StreamFaultError(stream.id, ErrorCode.PROTOCOL_ERROR, "not as much DATA as content-length says")
-        if request.reader.missing_bytes:
+        if request.plain_status is not None:
+            self._plain.answer(stream, request.plain_status)
+        elif request.reader.missing_bytes:
             error = InvalidRequestError("the request ends in the middle of a message")
             self._events.append(CallRefused(stream, encode_error(error)))
         else:
