@@ -19,8 +19,8 @@ PATIENCE_S: Final = 30.0
 def fill(address: str, events: int) -> None:
     """Write the value of LARGE, and so many events of MANY, unless they are there."""
     with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
-        asked = pb.GetStateRequest(agent_id=LARGE[0], key=LARGE[1])
-        if not pb.GetStateResponse.FromString(_call(channel, "GetState", asked.SerializeToString())).exists:
+        asked = pb.ListKeysRequest(agent_id=LARGE[0])
+        if not pb.ListKeysResponse.FromString(_call(channel, "ListKeys", asked.SerializeToString())).keys:
             for number in range(events):
                 _put(channel, MANY, f"key-{number % 10}", "y" * EVENT_BYTES)
             _put(channel, *LARGE, "x" * LARGE_BYTES)
