@@ -6,7 +6,7 @@
     python tools/attack_edge.py --list            what the attacks are
 
 The daemon, the honest client (attacks/honest.py) and each attack (attacks/attacker.py) are processes of their own.
-An attack has failed when
+The honest client is judged for all calls that are due while an attack runs. An attack has failed when
   * the 99th percentile of the honest client's calls stays under 1 s and none of them fails, on a connection that
     stands and on new ones (but while an attack takes all the connections that there are);
   * resident memory is at most 50 MB above what it was before the attacks, at the worst moment;

@@ -115,12 +115,12 @@ def check_idle_connections_are_closed(target):
 
 
 def check_connections_are_capped(target):
-    """Ours is told to take 20."""
-    peers = [target.connect() for _ in range(40)]
-    streams = [peer.call("Version") for peer in peers]
+    """Ours is told to take 20. Each has a call under way: one that has none may have to make room."""
+    peers = [target.connect(wanted=NO_WINDOW) for _ in range(40)]
+    for peer in peers:
+        peer.call("Replay", EVENTS_ASKED)
     assert target.comes_true(lambda: [peer.take() for peer in peers] and sum(peer.closed for peer in peers) >= 20)
-    answered = [peer.status(stream_id, target.patience_s) for peer, stream_id in zip(peers, streams, strict=True)]
-    assert 0 < answered.count(0) <= 20
+    assert any(not peer.closed and peer.answers(target.patience_s) for peer in peers)
 
 
 def check_old_connections_are_closed(target):

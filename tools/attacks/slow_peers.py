@@ -179,6 +179,21 @@ def connection_flood(stage: Stage) -> Report:
     return report
 
 
+def connection_flood_with_calls(stage: Stage) -> Report:
+    """3,000 connections, each with a Replay that it gives no window to, so that none of them is idle."""
+    peers, refused = [], 0
+    for _ in range(CONNECTIONS):
+        try:
+            peers.append(stage.connect(wanted=NO_WINDOW))
+            peers[-1].call("Replay", replay(MANY))
+        except OSError:
+            refused += 1
+    stage.rest()
+    report = _close(peers)
+    report.note += f", {refused} refused"
+    return report
+
+
 def _uploads(stage: Stage, connected: Iterable[RawPeer], calls: int) -> Report:
     """On each connection, `calls` requests that want UPLOAD_BYTES each in messages of MESSAGE_BYTES, within windows."""
     content, sent = message(b"", length=MESSAGE_BYTES) + bytes(MESSAGE_BYTES), 0
@@ -241,4 +256,5 @@ ATTACKS: Final = (
     Attack(silence, IDLERS),
     Attack(idle_connections, IDLERS),
     Attack(connection_flood, "a connection cap", fills=True),
+    Attack(connection_flood_with_calls, "a connection cap; a global cap on calls", fills=True),
 )
