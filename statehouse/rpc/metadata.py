@@ -44,8 +44,8 @@ def decode_binary(text: bytes) -> bytes:
 
 
 def encode_text(text: str) -> bytes:
-    """A `grpc-message`: UTF-8, percent-encoded where it is not printable ASCII."""
-    return urllib.parse.quote(text, safe=_PLAIN).encode()
+    """A `grpc-message`: UTF-8, percent-encoded where it is not printable ASCII; half a surrogate pair is a `?`."""
+    return urllib.parse.quote(text, safe=_PLAIN, errors="replace").encode()
 
 
 def decode_text(text: bytes) -> str:
@@ -61,7 +61,8 @@ def parse_timeout(text: bytes) -> float | None:
 
 def format_timeout(timeout_s: float) -> bytes:
     """A `grpc-timeout` of so many seconds: in milliseconds, rounded up, or in hours where those are too many."""
+    timeout_s = min(timeout_s, LONGEST_TIMEOUT_S)  # `math.inf` is no number of anything
     milliseconds = max(1, -int(-timeout_s * 1000 // 1))
     if milliseconds <= _MOST_MS:
         return b"%dm" % milliseconds
-    return b"%dH" % min(-int(-timeout_s // 3600), _MOST_MS)
+    return b"%dH" % -int(-timeout_s // 3600)

@@ -1,4 +1,4 @@
-"""The connection as a whole: header blocks in pieces, pings, goodbyes, how far a fault reaches, bytes that come anyhow."""
+"""The connection as a whole: header blocks in pieces, pings, goodbyes, how far faults reach, bytes that come anyhow."""
 
 import pytest
 from hypothesis import given
