@@ -23,7 +23,20 @@ from statehouse.settings import PREFIX, Setting, Settings, declared_settings
 from statehouse.version import GIT_SHA_VARIABLE
 
 CONFIG_VARIABLE: Final = "STATEHOUSE_CONFIG"
-FOREIGN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, GIT_SHA_VARIABLE, "STATEHOUSE_NAMESPACE"})
+FOREIGN_VARIABLES: Final = frozenset(
+    {
+        CONFIG_VARIABLE,
+        GIT_SHA_VARIABLE,
+        "STATEHOUSE_NAMESPACE",
+        "STATEHOUSE_TOKEN",
+        "STATEHOUSE_CLIENT_TOKEN_FILE",
+        "STATEHOUSE_CLIENT_CA_FILE",
+        "STATEHOUSE_CLIENT_CERT_FILE",
+        "STATEHOUSE_CLIENT_KEY_FILE",
+        "STATEHOUSE_CLIENT_SERVER_NAME",
+        "STATEHOUSE_CLIENT_INSECURE",
+    }
+)
 """Read by the command line, the Version call and statehousectl: known here, and not settings."""
 _SERVICE_LINK = re.compile(r"STATEHOUSE_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP)(_[A-Z]+)?)?)")
 """What Kubernetes puts into every pod beside a service that is called statehouse."""

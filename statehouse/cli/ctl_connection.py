@@ -1,11 +1,17 @@
-"""Which daemon a `statehousectl` command talks to, and which namespace it means.
+"""Which daemon a `statehousectl` command talks to, who it says it is, and which namespace it means.
 
-`--address` and `--namespace` are accepted before and after the command's name; what stands nearer to the
-command wins, then the environment, then the default.
+The options are accepted before and after the command's name; what stands nearer to the command wins, then the
+environment, then the default. A token never stands on the command line, where every user of the machine could
+read it: `--token-file` names a file with it, or STATEHOUSE_TOKEN holds it.
+
+The daemon has a setting token_file too, and with it the variable STATEHOUSE_TOKEN_FILE: that is the file of all
+tokens' hashes. So the variables of a client's files begin with STATEHOUSE_CLIENT_.
 """
 
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec
 
 import click
@@ -20,14 +26,74 @@ P = ParamSpec("P")
 DEFAULT_ADDRESS: Final = "localhost:50051"
 ADDRESS_VARIABLE: Final = "STATEHOUSE_ADDR"
 NAMESPACE_VARIABLE: Final = "STATEHOUSE_NAMESPACE"
+TOKEN_VARIABLE: Final = "STATEHOUSE_TOKEN"  # noqa: S105 - its name
+TOKEN_FILE_VARIABLE: Final = "STATEHOUSE_CLIENT_TOKEN_FILE"  # noqa: S105 - its name
+TOKEN_FILE_BYTES: Final = 8 * 1024
 
 
 @frozen
-class Target:
-    """A daemon's address and a namespace in it."""
+class Option:
+    """One option of the target: its flag, its variable, and what it is without both."""
 
-    address: str
-    namespace: str
+    flag: str
+    metavar: str | None
+    variable: str
+    default: str | None
+    help: str
+
+    @property
+    def name(self) -> str:
+        """As an argument of `Target`."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+OPTIONS: Final = (
+    Option(
+        "--address",
+        "ADDRESS",
+        ADDRESS_VARIABLE,
+        DEFAULT_ADDRESS,
+        "The daemon to talk to: host:port, https://host:port or unix:/path.",
+    ),
+    Option("--namespace", "NAME", NAMESPACE_VARIABLE, DEFAULT_NAMESPACE, "The namespace of the agent."),
+    Option("--token-file", "FILE", TOKEN_FILE_VARIABLE, None, f"The file with the token to show; or {TOKEN_VARIABLE}."),
+    Option("--ca-file", "FILE", "STATEHOUSE_CLIENT_CA_FILE", None, "Whom to trust with TLS, instead of the system's."),
+    Option("--cert-file", "FILE", "STATEHOUSE_CLIENT_CERT_FILE", None, "The certificate to show, for mutual TLS."),
+    Option("--key-file", "FILE", "STATEHOUSE_CLIENT_KEY_FILE", None, "Its key."),
+    Option("--server-name", "NAME", "STATEHOUSE_CLIENT_SERVER_NAME", None, "The name in the daemon's certificate."),
+    Option("--insecure", None, "STATEHOUSE_CLIENT_INSECURE", None, "Let the token go to another machine without TLS."),
+)
+
+
+@frozen(kw_only=True)
+class Target:
+    """A daemon's address, a namespace in it, and with what to come in. None: not given."""
+
+    address: str | None = None
+    namespace: str | None = None
+    token_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    server_name: str | None = None
+    insecure: bool | None = None
+
+    def token(self) -> str | None:
+        """The token, from the file or the environment. UsageError when the file has none."""
+        path = self.token_file
+        if path is None:
+            path = None if os.environ.get(TOKEN_VARIABLE) else os.environ.get(TOKEN_FILE_VARIABLE)
+        if not path:
+            return os.environ.get(TOKEN_VARIABLE) or None
+        try:
+            with Path(path).open("rb") as file:
+                text = file.read(TOKEN_FILE_BYTES + 1)
+        except OSError as error:
+            raise click.UsageError(f"the token file {path} cannot be read: {error.strerror}") from error
+        words = text.split()
+        if len(text) > TOKEN_FILE_BYTES or len(words) != 1 or not words[0].isascii():
+            raise click.UsageError(f"the token file {path} must have one token in it, and nothing else")
+        return words[0].decode()
 
 
 @frozen
@@ -40,23 +106,24 @@ class Connection:
 
 def target_options(*, fallback: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options that name the target; with `fallback`, the environment and the defaults count too."""
-    address = click.option(
-        "--address",
-        metavar="HOST:PORT",
-        type=TEXT,
-        default=DEFAULT_ADDRESS if fallback else None,
-        envvar=ADDRESS_VARIABLE if fallback else None,
-        help=f"The daemon to talk to. [{ADDRESS_VARIABLE}; default {DEFAULT_ADDRESS}]",
-    )
-    namespace = click.option(
-        "--namespace",
-        metavar="NAME",
-        type=TEXT,
-        default=DEFAULT_NAMESPACE if fallback else None,
-        envvar=NAMESPACE_VARIABLE if fallback else None,
-        help=f"The namespace of the agent. [{NAMESPACE_VARIABLE}; default {DEFAULT_NAMESPACE}]",
-    )
-    return lambda function: address(namespace(function))
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(OPTIONS):
+            # Which of the token's two variables counts is decided when the token is read.
+            variable = option.variable if fallback and option.variable != TOKEN_FILE_VARIABLE else None
+            default = f"; default {option.default}" if option.default else ""
+            function = click.option(
+                option.flag,
+                metavar=option.metavar,
+                type=click.BOOL if option.metavar is None else TEXT,
+                is_flag=option.metavar is None,
+                default=option.default if fallback else None,
+                envvar=variable,
+                help=f"{option.help} [{option.variable}{default}]",
+            )(function)
+        return function
+
+    return add
 
 
 def with_connection(command: Callable[Concatenate[Connection, P], None]) -> Callable[..., None]:
@@ -65,12 +132,25 @@ def with_connection(command: Callable[Concatenate[Connection, P], None]) -> Call
     @target_options(fallback=False)
     @click.pass_obj
     @functools.wraps(command)
-    def run(target: Target, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        nearer = kwargs.pop("address")
-        address = target.address if nearer is None else str(nearer)  # an empty one is the user's mistake
-        namespace = str(kwargs.pop("namespace") or target.namespace)
+    def run(farther: Target, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        given: dict[str, Any] = {}
+        for option in OPTIONS:
+            nearer = kwargs.pop(option.name)
+            # An empty address is the user's mistake, and not the farther one.
+            given[option.name] = getattr(farther, option.name) if nearer is None else nearer
+        target = Target(**given)
+        namespace = target.namespace or farther.namespace or DEFAULT_NAMESPACE
         try:
-            client = Statehouse(address, namespace)
+            client = Statehouse(
+                DEFAULT_ADDRESS if target.address is None else target.address,
+                namespace,
+                token=target.token(),
+                ca_file=target.ca_file,
+                cert_file=target.cert_file,
+                key_file=target.key_file,
+                server_name=target.server_name,
+                insecure=bool(target.insecure),
+            )
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         with client:

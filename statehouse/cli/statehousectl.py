@@ -7,7 +7,7 @@ else does. Colour is for terminals only (and not when NO_COLOR is set).
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -44,13 +44,13 @@ Examples:
 @target_options(fallback=True)
 @click.version_option(VERSION, prog_name="statehousectl", message="%(prog)s %(version)s")
 @click.pass_context
-def command(context: click.Context, address: str, namespace: str) -> None:
+def command(context: click.Context, /, **target: Any) -> None:
     """Ask a running Statehouse daemon about its agents' state and events.
 
     Answers go to stdout, one line on stderr says what went wrong. --json is for programs; every command
     has its own --help.
     """
-    context.obj = Target(address, namespace)
+    context.obj = Target(**target)
 
 
 for _command in (health, version, get, keys, replay, tail, dump, inspect, token):

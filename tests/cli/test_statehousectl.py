@@ -265,7 +265,7 @@ def test_what_the_daemon_refuses(ctl):
 
 def test_what_fails_inside_is_told_apart(ctl, monkeypatch):
     class Failing:
-        def __init__(self, *_):
+        def __init__(self, *_, **options):
             self.closed = False
 
         def __enter__(self):
