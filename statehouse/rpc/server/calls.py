@@ -145,7 +145,9 @@ class Calls:
         self.soonest_due = min(self.soonest_due, due)
 
     def _message_came(self, call: ServerCall, message: bytes | Compressed) -> None:
-        if isinstance(message, Compressed) and not call.gzip:
+        if call.stream.closed:  # its reset came along with it
+            self._drop(call)
+        elif isinstance(message, Compressed) and not call.gzip:
             self._end(call, refusal(GrpcStatus.INTERNAL, "a compressed message, and grpc-encoding does not say so"))
         elif call.endpoint.kind is Kind.CONVERSATION:
             self._converse(call, message)
@@ -227,16 +229,20 @@ class Calls:
 
     async def _run_call(self, call: ServerCall, scope: trio.CancelScope, work: Coroutine[object, object, None]) -> None:
         error = None
-        with scope:
-            try:
-                await work
-            except Exception as failure:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
-                error = self._failure(call, failure)
-        if scope.cancelled_caught:
-            error = call.ended_by or deadline_passed()
-        call.working = False
-        self._end(call, error)
-        self._sender.flush()
+        try:
+            with scope:
+                try:
+                    await work
+                except Exception as failure:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
+                    error = self._failure(call, failure)
+            if scope.cancelled_caught:
+                error = call.ended_by or deadline_passed()
+            call.working = False
+            self._end(call, error)
+            self._sender.flush()
+        finally:
+            call.working = False
+            self._forget(call)  # also when it is cancelled with its connection: who counts it must know
 
     # The end of a call
 
