@@ -65,11 +65,14 @@ class Answering:
         A small one is simply kept. For a large one, which only a read has, there must be room; if there is none it
         is not kept, and read again when there is.
         """
+        if len(answer) <= SMALL_ANSWER_BYTES:  # it may be of a write: carried out once, whatever its answer is
+            await self._send(call, [answer])
+            return
         size = len(answer)
-        if size > SMALL_ANSWER_BYTES and not self._answers.budget(size).has_room(size):
-            answer = b""
-        async with self._hold(call, size if size > SMALL_ANSWER_BYTES else 0) as hold:
-            await self._send(call, [answer or call.endpoint.handler(request, call.caller)], hold)
+        kept = [answer] if self._answers.budget(size).has_room(size) else []
+        del answer
+        async with self._hold(call, size) as hold:
+            await self._send(call, kept or [call.endpoint.handler(request, call.caller)], hold)
 
     def send_now(self, call: ServerCall, piece: bytes) -> None:
         """Put a piece of an answer, within the client's windows, to the output."""
