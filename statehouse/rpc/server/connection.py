@@ -143,7 +143,9 @@ class ServerConnection:
         self._sender.flush()
 
     def _call_ended(self) -> None:
-        self._lifetime.called_at = trio.current_time()
+        self._lifetime.called_at = now = trio.current_time()
+        if not self._calls:  # the next look was chosen while there were some
+            self._reading.deadline = min(self._reading.deadline, now + self._lifetime.limits.idle_s)
         self._end_if_drained()
 
     def _end_if_drained(self) -> None:

@@ -89,7 +89,7 @@ class Lifetime:
 
     @property
     def _waits_for_ping(self) -> bool:
-        return self._ping_at >= self.heard_at
+        return self._ping_at > self.heard_at
 
     def _leaves_at(self, calls: int) -> float:
         idle_at = math.inf if calls else self.called_at + self.limits.idle_s
