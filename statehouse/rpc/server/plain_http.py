@@ -23,6 +23,8 @@ class PlainAnswers:
         """Begin to answer; the rest follows by `go_on`."""
         headers = [(b":status", status), (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(TEXT))]
         self._connection.send_headers(stream, literal_block(headers), ends=False)
+        # Those that were reset since: a peer whose window never grows must not have us keep them.
+        self._unsent = {each.id: (each, text) for each, text in self._unsent.values() if not each.closed}
         self._unsent[stream.id] = stream, TEXT
         self._send(stream, TEXT)
 
