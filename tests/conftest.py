@@ -6,6 +6,7 @@ pytest_plugins = [
     "client.fix_server",
     "rpc.fix_edge",
     "rpc.fix_fake_engine",
+    "rpc.fix_memory_peer",
     "storage.fix_log",
     "storage.fix_store",
     "actors.fix_engine",

@@ -184,9 +184,12 @@ class RawPeer:
         return self.headers[stream_id]
 
     async def ending(self, stream_id):
-        """The grpc-status of a call, or the number of its RST_STREAM, once it is over."""
+        """What a call ends with: its grpc-status, the number of its RST_STREAM, or `HTTP` and its status."""
         assert await self.until(lambda: stream_id in self.over)
-        return self.headers[stream_id]["grpc-status"] if stream_id in self.headers else self.resets[stream_id]
+        if stream_id not in self.headers:
+            return self.resets[stream_id]
+        headers = self.headers[stream_id]
+        return headers.get("grpc-status") or f"HTTP {headers[':status']}"
 
     async def works(self):
         """Whether the connection still answers."""
