@@ -49,6 +49,10 @@ LOG_LINES: Final = 1_000
 """An attack may make the daemon log so many lines: a full disk hurts too."""
 
 
+class NoCensusError(Exception):
+    """The daemon cannot be judged: it does not tell how many connections, calls and tasks it has."""
+
+
 @define
 class Verdict:
     """What was measured during an attack, and what is wrong with it."""
@@ -223,7 +227,7 @@ def run(attacks: Sequence[Attack], seconds: float, size: str) -> list[Verdict]:
         scene = Scene.set(daemon)
         stack.callback(lambda: scene.clear())  # noqa: PLW0108 - the newest one
         if not vitals.answers_census(daemon.pid):
-            _say("no census (the daemon does not catch SIGUSR1): descriptors and memory alone are judged")
+            raise NoCensusError("the daemon does not catch SIGUSR1: there is nobody to say what it holds")
         _say(HEADINGS)
         for attack in attacks:
             verdicts.append(judge(scene, attack, seconds, size))
@@ -249,7 +253,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyError as error:
         parser.error(f"there is no attack {error}; --list has them")
     started_s = time.monotonic()
-    verdicts = run(attacks, FULL_S if options.full else SHORT_S, "full" if options.full else "short")
+    try:
+        verdicts = run(attacks, FULL_S if options.full else SHORT_S, "full" if options.full else "short")
+    except NoCensusError as error:
+        _say(f"attack_edge: {error}")
+        return 1
     violated = [verdict for verdict in verdicts if verdict.violations]
     for verdict in violated:
         for violation in verdict.violations:

@@ -78,9 +78,9 @@ class Target:
         return self.peers.enter_context(RawPeer(self.address, **arguments))
 
     def tasks(self) -> int:
-        """How many tasks the server has; 0 while our daemon does not tell."""
+        """How many tasks the server has."""
         if self.daemon is not None:
-            return vitals.take(self.daemon).counts.get("tasks", 0)
+            return vitals.take(self.daemon).counts["tasks"]
         with RawPeer(self.address) as peer:
             stream_id = peer.call("Version")
             assert peer.status(stream_id) == 0

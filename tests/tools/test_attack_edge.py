@@ -122,6 +122,18 @@ def test_the_census_is_read_wherever_it_stands():
     }
 
 
+def test_a_daemon_that_does_not_count_is_not_judged(monkeypatch, capsys):
+    monkeypatch.setattr(vitals, "answers_census", lambda pid: False)
+    assert attack_edge.main(["--only", "clean_eof"]) == 1
+    assert "does not catch SIGUSR1" in capsys.readouterr().out
+
+
+def test_a_daemon_that_does_not_answer_the_census_is_found_out(monkeypatch, scene):
+    monkeypatch.setattr(vitals, "CENSUS_S", 0.0)
+    now = vitals.take(scene.daemon)
+    assert now.beyond(scene.before) == {vitals.UNANSWERED: (0, 1)}
+
+
 @pytest.mark.parametrize("size", [0, 100, raw_http2.FRAME_BYTES, raw_http2.FRAME_BYTES + 1, 50_000])
 def test_a_header_block_is_cut_into_frames(size):
     block, found, at = bytes(size), b"", 0
