@@ -32,9 +32,9 @@ from edge_fuzz.subjects import ClientSubject, ServerSubject, Subject
 from statehouse.rpc.http2.frames import ErrorCode
 
 PIECE_CPU_S: Final = 0.5
-OUTPUT_BYTES: Final = 256
-OUTPUT_PER_BYTE: Final = 4
-"""What a piece may have a connection say of itself: so much, and so much more for each of the piece's bytes."""
+OUTPUT_BYTES: Final = 1_024
+OUTPUT_PER_BYTE: Final = 32
+"""What a piece may have a connection say, beside what waited: so much, and so much more for each of its bytes."""
 KEPT_BYTES: Final = 8 * 1024 * 1024
 """What a connection may hold: requests that are not yet whole, above all."""
 STREAMS: Final = 128
@@ -112,14 +112,14 @@ def _feed(subject: Subject, reader: OutputReader, piece: bytes, now: float, tall
     connection.receive(piece, now)
     answer_bytes = len(connection.output)
     if connection.ended is None:
-        subject.act()
+        subject.act(now)
     took_s = time.thread_time() - begun
     tally.slowest_s = max(tally.slowest_s, took_s)
     if took_s > PIECE_CPU_S:
         raise FuzzError(f"{took_s:.3f} s for {len(piece)} bytes")
     if len(connection.streams) > STREAMS:
         raise FuzzError(f"{len(connection.streams)} streams")
-    if answer_bytes > OUTPUT_BYTES + OUTPUT_PER_BYTE * len(piece):
+    if answer_bytes > subject.waiting_bytes + OUTPUT_BYTES + OUTPUT_PER_BYTE * len(piece):
         raise FuzzError(f"{len(piece)} bytes were answered with {answer_bytes}")
     _take(subject, reader, tally)
 
@@ -136,7 +136,7 @@ def _feed_ended(subject: Subject, piece: bytes, now: float) -> None:
     connection = subject.connection
     before = connection.ended, set(connection.streams), subject.count()
     connection.receive(piece, now)
-    if connection.output or before[:2] != (connection.ended, set(connection.streams)) or subject.count():
+    if connection.output or before != (connection.ended, set(connection.streams), subject.count()):
         raise FuzzError("a connection that had ended took notice")
 
 

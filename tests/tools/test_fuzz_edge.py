@@ -9,6 +9,7 @@ import fuzz_edge
 import pytest
 from edge_fuzz.reader import OutputError, OutputReader
 
+from statehouse.rpc.client.protocol import ClientProtocol
 from statehouse.rpc.http2 import connection as connection_module
 from statehouse.rpc.http2.connection import Connection
 from statehouse.rpc.http2.frames import FrameType, frame
@@ -78,12 +79,17 @@ def remember_everything(monkeypatch):
     monkeypatch.setattr(Connection, "receive", receive)
 
 
+def leave_callers_waiting(monkeypatch):
+    monkeypatch.setattr(ClientProtocol, "fail_all", lambda *_: None)
+
+
 FAULTS = {
     raise_often: "ValueError: a ping",
     reset_what_is_idle: "OutputError: ",
     answer_with_half_a_frame: "OutputError: ",
     hear_on_after_the_end: "a connection that had ended took notice",
     keep_what_requests_held: "bytes of the budget are held",
+    leave_callers_waiting: "hangs",
     remember_everything: "the connection holds",
 }
 

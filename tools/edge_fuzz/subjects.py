@@ -1,6 +1,6 @@
-"""Who receives what the fuzz sends: the server's protocol and a client, each with a caller who does what callers do.
+"""Who receives what the fuzz sends: the server's protocol and the client's, each with callers who do what callers do.
 
-The caller answers, streams, refuses, cuts off and waits, as a generator of chance says, and never breaks the
+They call, answer, stream, refuse, leave and wait, as a generator of chance says, and never break the
 connection's interface; so whatever goes wrong is the connection's.
 """
 
@@ -8,11 +8,11 @@ from random import Random
 from typing import Any, Final, Protocol
 
 from statehouse.errors import InvalidRequestError
-from statehouse.limits import CALLS_PER_CONNECTION, MIB
+from statehouse.limits import CALLS_PER_CONNECTION
+from statehouse.rpc.client.call import Call
+from statehouse.rpc.client.protocol import ClientProtocol, Greeting, Keepalive
 from statehouse.rpc.error_table import GrpcStatus
 from statehouse.rpc.http2.connection import Connection
-from statehouse.rpc.http2.frames import ErrorCode, Setting
-from statehouse.rpc.http2.header_blocks import Fields, HeaderDecoder, HeaderEncoder
 from statehouse.rpc.http2.streams import Stream
 from statehouse.rpc.messages import Compressed
 from statehouse.rpc.server import events
@@ -23,33 +23,30 @@ __all__ = ["ClientSubject", "ServerSubject", "Subject"]
 
 REQUEST_BYTES: Final = 256 * 1024
 CLIENT_CALLS: Final = 32
-CLIENT_WINDOW_BYTES: Final = MIB
+CLIENT_TIMEOUT_S: Final = 0.5
 SENT_AT_ONCE_BYTES: Final = 20_000
 """Of a stream in one turn; more than one frame."""
 
 _REFUSAL: Final = refusal(GrpcStatus.UNIMPLEMENTED, "no")
 _ANSWERS: Final = (b"", b"answer", bytes(200), bytes(3_000), bytes(16_379), bytes(16_380))
 _CONTENT: Final = bytes(SENT_AT_ONCE_BYTES)
-_CALL: Final = [
-    (b":method", b"POST"),
-    (b":scheme", b"http"),
-    (b":path", b"/statehouse.v1.StatehouseService/GetState"),
-    (b"content-type", b"application/grpc"),
-    (b"te", b"trailers"),
-]
+_PATHS: Final = ("/statehouse.v1.StatehouseService/GetState", "/statehouse.v1.StatehouseService/Replay")
 
 
 class Subject(Protocol):
     """A connection and its caller."""
 
+    waiting_bytes: int
+    """The most that can wait for windows, and leave when they grow."""
+
     @property
     def connection(self) -> Connection[Any]: ...
 
-    def act(self) -> None:
+    def act(self, now: float) -> None:
         """Do something about what came."""
 
     def count(self) -> int:
-        """How many events wait."""
+        """A number that grows when anything comes that the caller has not looked at."""
 
     def leave(self) -> list[str]:
         """The connection is over; what is still held that should not be."""
@@ -58,14 +55,17 @@ class Subject(Protocol):
 class ServerSubject:
     """The server's protocol, and handlers."""
 
+    waiting_bytes = CALLS_PER_CONNECTION * 256  # answers to what is no gRPC
+
     def __init__(self, chance: Random, now: float) -> None:
         self._chance = chance
         self._budget = RequestBudget(2 * REQUEST_BYTES)
         self.connection = ServerProtocol(REQUEST_BYTES, self._budget, now)
         self._waiting: dict[int, tuple[Stream, bytes]] = {}
         self._streaming: dict[int, Stream] = {}
+        self._left = 0
 
-    def act(self) -> None:
+    def act(self, now: float) -> None:  # noqa: ARG002
         grew = self._chance.random() < 0.1
         for event in self.connection.take_events():
             if isinstance(event, events.RequestEnded):
@@ -120,7 +120,8 @@ class ServerSubject:
         self._streaming.pop(stream.id, None)
 
     def count(self) -> int:
-        return len(self.connection.take_events())
+        self._left += len(self.connection.take_events())
+        return self._left
 
     def leave(self) -> list[str]:
         self.connection.let_go_of_all()
@@ -130,65 +131,39 @@ class ServerSubject:
         return held
 
 
-class _Client(Connection[Fields]):
-    """The client's role, with nothing above it."""
-
-    def __init__(self, now: float) -> None:
-        super().__init__(
-            client=True,
-            settings={Setting.ENABLE_PUSH: 0, Setting.MAX_CONCURRENT_STREAMS: 0},
-            window_bytes=CLIENT_WINDOW_BYTES,
-            decoder=HeaderDecoder(list),
-            now=now,
-        )
-        self.encoder = HeaderEncoder()
-        self.came = 0
-
-    def open(self) -> Stream:
-        self.highest_stream_id += 2 if self.highest_stream_id else 1
-        return self._new_stream(self.highest_stream_id)
-
-    def _headers_came(self, stream: Stream, headers: Fields, *, ends: bool) -> None:  # noqa: ARG002
-        self.came += 1
-
-    def _data_came(self, stream: Stream, payload: bytes, *, ends: bool) -> None:
-        self.came += 1
-        if not ends and payload:
-            self.grant(stream, len(payload))
-
-    def _reset_came(self, stream: Stream, code: int) -> None:  # noqa: ARG002
-        self.came += 1
-
-    def _setting_came(self, name: int, value: int) -> None:
-        if name == Setting.HEADER_TABLE_SIZE:
-            self.encoder.limit_table(value)
-
-
 class ClientSubject:
-    """A client that keeps calls under way."""
+    """The client's protocol, and callers."""
+
+    waiting_bytes = CLIENT_CALLS * SENT_AT_ONCE_BYTES
 
     def __init__(self, chance: Random, now: float) -> None:
         self._chance = chance
-        self.connection = _Client(now)
-        self.act()
+        greeting = Greeting("localhost", authorization=chance.choice((None, b"Bearer secret")))
+        self.connection = ClientProtocol(greeting, Keepalive(), address="localhost", now=now)
+        self._calls: list[Call] = []
+        self.act(now)
 
-    def act(self) -> None:
+    def act(self, now: float) -> None:
         connection, chance = self.connection, self._chance
-        connection.came = 0
-        while len(connection.streams) < CLIENT_CALLS and chance.random() < 0.6:
-            stream = connection.open()
-            connection.send_headers(stream, connection.encoder.encode(_CALL), ends=chance.random() < 0.3)
-        for stream in list(connection.streams.values()) if chance.random() < 0.3 else ():
+        if now >= connection.check_at:
+            connection.tick(now)
+        most = min(CLIENT_CALLS, connection.most_streams)
+        while not connection.draining and len(connection.streams) < most and chance.random() < 0.6:
+            call = Call("GetState", now + CLIENT_TIMEOUT_S, CLIENT_TIMEOUT_S, streaming=chance.random() < 0.4)
+            self._calls.append(call)
+            connection.start(call, chance.choice(_PATHS), chance.choice(_ANSWERS), chance.choice((None, 0.25)), now)
+        for call in self._calls:
             what = chance.random()
-            if what < 0.03:
-                connection.reset(stream, ErrorCode.CANCEL)
-            elif what < 0.5 and stream.state == 0:
-                room = max(0, min(connection.room(stream), SENT_AT_ONCE_BYTES))
-                connection.send_data(stream, _CONTENT[:room], ends=not room or chance.random() < 0.5)
+            if what < 0.01:
+                connection.leave(call)
+            elif call.streaming and what < 0.5:
+                call.messages.clear()
+                connection.want(call)
+        self._calls = [call for call in self._calls if not call.over]
 
     def count(self) -> int:
-        came, self.connection.came = self.connection.came, 0
-        return came
+        return sum(len(call.messages) + call.over for call in self._calls)
 
     def leave(self) -> list[str]:
-        return []
+        self.connection.fail_all("the connection is over")
+        return [f"a call on stream {call.stream and call.stream.id} hangs" for call in self._calls if not call.over]
