@@ -117,7 +117,9 @@ class ClientConnection:
             if self.lost is not None or self._protocol.draining:
                 self._refuse()
             if not self._open:
-                limit = min(deadline, self._loop.now() + self._connect_timeout_s)
+                # Once it is dialed it has a limit of its own, which is over for all at once.
+                pausing = self._failed_with is not None
+                limit = min(deadline, self._loop.now() + self._connect_timeout_s) if pausing else deadline
                 if not await self._woken_by(limit):
                     if limit < deadline:
                         raise NotConnectedError(self._why_not_open())
