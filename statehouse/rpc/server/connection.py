@@ -7,6 +7,7 @@ The connection ends when the peer leaves or breaks HTTP/2, when its time is up (
 drained, or when `run` is cancelled. Its calls end with it.
 """
 
+from functools import partial
 from typing import Final
 
 import trio
@@ -101,17 +102,14 @@ class ServerConnection:
 
     async def _read(self, calls: Calls) -> None:
         while not self._leaving:
-            try:
-                received = await self._link.receive()
-            except trio.BrokenResourceError:
-                received = b""
-            if received:
-                self._take(received, calls)
-                await self._sender.room()
-            else:
-                self._leaving = True
+            await self._link.read(partial(self._take, calls))
+            await self._sender.room()
 
-    def _take(self, received: bytes, calls: Calls) -> None:
+    def _take(self, calls: Calls, received: bytes) -> bool:
+        """Take what came; whether more may come now."""
+        if not received:
+            self._leaving = True
+            return False
         now = self._lifetime.heard_at = trio.current_time()
         self._protocol.receive(received, now)
         for event in self._protocol.take_events():
@@ -124,7 +122,9 @@ class ServerConnection:
             reason = self._protocol.ended.reason
             self._capacity.refusals.note(Refusal.BROKE_HTTP2, reason, peer=self._peer, now=now)
             self._leaving = True
-        self._reading.deadline = min(self._reading.deadline, calls.soonest_due)
+        if calls.soonest_due < self._reading.deadline:  # setting it costs more than looking
+            self._reading.deadline = calls.soonest_due
+        return not self._leaving and not self._sender.is_full
 
     def _next_look(self, calls: Calls) -> float:
         return min(calls.soonest_due, self._lifetime.next_at(calls=len(calls)))

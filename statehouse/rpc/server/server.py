@@ -35,6 +35,7 @@ from statehouse.rpc.server.handlers import EngineCalls, statehouse_service
 from statehouse.rpc.server.lifetime import PREFACE_S, LifetimeLimits
 from statehouse.rpc.server.link import Link, SocketLink, StreamLink
 from statehouse.rpc.server.listener import open_listener, socket_address
+from statehouse.rpc.server.poller import Poller
 from statehouse.rpc.server.refusals import Refusal
 from statehouse.rpc.server.tls import ServerTls, accept_tls, peer_name
 
@@ -98,6 +99,7 @@ class Server:
         self.capacity = Capacity()
         """What the connections share."""
         self._closed: UnavailableError | None = UnavailableError("the daemon is starting")
+        self._poller = Poller()
         self._stopping = False
         self._accepted = 0
         self._connections: set[ServerConnection] = set()
@@ -133,6 +135,7 @@ class Server:
         A lack of descriptors or memory ends nothing: accepting goes on when there are some again.
         """
         async with trio.open_nursery() as connections:
+            connections.start_soon(self._poller.run)
             async with trio.open_nursery() as accepting:
                 accept = functools.partial(trio.serve_listeners, handler_nursery=connections)
                 await accepting.start(accept, self._serve_connection, [listener])
@@ -169,7 +172,7 @@ class Server:
         self._accepted += 1
         peer = _peer(stream)
         try:
-            link: Link = SocketLink(stream)
+            link: Link = SocketLink(stream, self._poller)
             if self._tls is not None:
                 with trio.fail_after(PREFACE_S):
                     secured = await accept_tls(stream, self._tls)
