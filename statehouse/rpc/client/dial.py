@@ -38,6 +38,10 @@ def dialer(target: Target, credentials: Credentials) -> Dial:
     return dial
 
 
+class TlsError(OSError):
+    """The daemon was reached, and TLS with it cannot be."""
+
+
 async def _speak_tls(stream: anyio.abc.ByteStream, context: ssl.SSLContext, name: str) -> TLSStream:
     try:
         # gRPC ends calls, not the stream: a peer that leaves without TLS's farewell hides nothing from us.
@@ -45,20 +49,22 @@ async def _speak_tls(stream: anyio.abc.ByteStream, context: ssl.SSLContext, name
             stream, server_side=False, hostname=name, ssl_context=context, standard_compatible=False
         )
     except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise OSError("the daemon ended the TLS handshake") from error
+        raise TlsError("the daemon ended the TLS handshake") from error
     except ssl.SSLCertVerificationError as error:
-        raise OSError(f"its certificate is not good: {error.verify_message}") from error
+        raise TlsError(f"its certificate is not good: {error.verify_message}") from error
     except ssl.SSLError as error:
-        raise OSError(f"TLS failed: {error.reason or error}") from error
+        raise TlsError(f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}") from error
     if tls.extra(TLSAttribute.alpn_protocol) != "h2":  # noqa: S610 - no Django
-        raise OSError("it speaks TLS, but not HTTP/2 (ALPN 'h2')")
+        raise TlsError("it speaks TLS, but not HTTP/2 (ALPN 'h2')")
     return tls
 
 
 def reason_of(error: OSError) -> str:
     """Why a stream could not be made, in the system's words: the libraries between wrap them in the address again."""
+    if isinstance(error, TlsError):
+        return str(error)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    if cause.errno and cause.errno > 0 and not isinstance(cause, ssl.SSLError):
+    if cause.errno and cause.errno > 0:
         return os.strerror(cause.errno)
     return cause.strerror or str(cause)  # a name that was not found has a number of its own
 
