@@ -1,0 +1,144 @@
+"""Requests on their way in: what they may hold, of a connection's windows and of the memory that large ones share."""
+
+import struct
+
+import pytest
+import trio
+from rpc.fix_memory_peer import message, reset, settle
+
+from statehouse.limits import CALLS_PER_CONNECTION, KIB, MIB, REQUESTS_BYTES
+from statehouse.rpc.http2.frames import END_STREAM, FrameType, frame
+from statehouse.rpc.server.capacity import Capacity
+from statehouse.rpc.server.protocol import FREE_MESSAGE_BYTES, RequestBudget
+
+FIRST_WINDOW, FRAME = 65_535, 16_384
+LARGE = 3 * MIB
+
+
+def count(request, _caller):
+    return b"%d" % len(request)
+
+
+def head(size):
+    return struct.pack(">BL", 0, size)
+
+
+def granted(peer, stream_id):
+    """What the server let the peer send on a stream, or over all (0), beyond the first window."""
+    return sum(struct.unpack(">L", each.payload)[0] for each in peer.of(FrameType.WINDOW_UPDATE, stream_id))
+
+
+@pytest.fixture
+async def connected(over_memory):
+    return await over_memory(unary={"Count": count})
+
+
+async def begin(connected, content):
+    """Begin a request with this much of it."""
+    begin, stream_id = connected.peer.begin("/t/Count")
+    await connected.peer.send(begin, frame(FrameType.DATA, 0, stream_id, content))
+    return stream_id
+
+
+async def upload(peer, stream_id, content):
+    """Send content as the windows allow, and end."""
+    sent, window = 0, FIRST_WINDOW
+    while sent < len(content):
+        await peer.until(lambda sent=sent: granted(peer, stream_id) + window > sent)
+        room = min(granted(peer, stream_id) + window - sent, FRAME, len(content) - sent)
+        ends = END_STREAM if sent + room == len(content) else 0
+        await peer.send(frame(FrameType.DATA, ends, stream_id, content[sent : sent + room]))
+        sent += room
+        await settle()
+
+
+def test_the_budget_holds_what_fits_and_no_more():
+    budget = RequestBudget(10)
+    assert [budget.take(each) for each in (6, 5, 4, 1)] == [True, False, True, False]
+    budget.give_back(6)
+    assert (budget.held_bytes, budget.take(6)) == (4, True)
+
+
+@pytest.mark.parametrize("size", [0, 1, FREE_MESSAGE_BYTES, 64 * KIB, 300 * KIB, LARGE])
+async def test_a_request_of_any_size_comes_in(connected, size, autojump_clock):
+    begin, stream_id = connected.peer.begin("/t/Count")
+    await connected.peer.send(begin)
+    await upload(connected.peer, stream_id, message(b"x" * size))
+    assert await connected.peer.status(stream_id) == 0
+    assert connected.peer.data[stream_id] == message(b"%d" % size)
+    assert connected.nothing_is_held()
+
+
+async def test_no_more_is_let_in_than_the_message_needs(connected, autojump_clock):
+    stream_id = await begin(connected, head(LARGE) + b"x")
+    await settle()
+    assert granted(connected.peer, stream_id) + FIRST_WINDOW == LARGE + 5
+    assert connected.capacity.requests.held_bytes == LARGE + 5
+
+
+async def test_large_requests_share_what_there_is_and_small_ones_pass(over_memory, autojump_clock):
+    capacity = Capacity()
+    fit = REQUESTS_BYTES // (LARGE + 5)
+    one, other = [await over_memory(unary={"Count": count}, capacity=capacity) for _ in range(2)]
+    streams = [await begin(one, head(LARGE)) for _ in range(fit)]
+    await settle()
+    assert capacity.requests.held_bytes == fit * (LARGE + 5)
+    late = await begin(other, head(LARGE) + b"x")
+    assert await other.peer.status(late) == 8
+    assert "try again" in other.peer.headers[late]["grpc-message"]
+    small = b"x" * (FREE_MESSAGE_BYTES - 5)
+    for connected in (one, other):
+        assert await connected.peer.status(await connected.peer.call("/t/Count", small[: FRAME - 5])) == 0
+    await one.peer.send(reset(streams[0]))
+    again = await begin(other, head(LARGE))
+    await settle()
+    assert "grpc-status" not in other.peer.headers.get(again, {})
+    await one.peer.leave()
+    await one.over.wait()
+    assert capacity.requests.held_bytes == LARGE + 5
+    await other.peer.leave()
+    await other.over.wait()
+    assert (capacity.requests.held_bytes, capacity.calls) == (0, 0)
+
+
+async def test_small_requests_that_never_end_are_bounded_by_their_number(connected, autojump_clock):
+    for _ in range(CALLS_PER_CONNECTION):
+        await begin(connected, head(FREE_MESSAGE_BYTES - 5) + b"x" * (FRAME - 6))
+    await settle()
+    assert connected.capacity.requests.held_bytes == 0
+    assert await connected.peer.status(1) == 4  # overdue
+
+
+@pytest.mark.parametrize("end", ["reset", "deadline", "second message", "connection"])
+async def test_what_a_request_holds_is_given_back_however_it_ends(over_memory, end, autojump_clock):
+    connected = await over_memory(unary={"Count": count})
+    frames, stream_id = connected.peer.begin("/t/Count", grpc_timeout="5S")
+    await connected.peer.send(frames, frame(FrameType.DATA, 0, stream_id, head(LARGE)))
+    await settle()
+    assert connected.capacity.requests.held_bytes
+    if end == "reset":
+        await connected.peer.send(reset(stream_id))
+    elif end == "deadline":
+        await trio.sleep(5)
+    elif end == "second message":
+        await upload(connected.peer, stream_id, (b"x" * LARGE + head(LARGE)) + b"y")
+    else:
+        await connected.peer.leave()
+    await settle()
+    assert connected.nothing_is_held()
+
+
+async def test_a_message_over_the_limit_is_refused_at_its_fifth_byte(over_memory, autojump_clock):
+    connected = await over_memory(unary={"Count": count}, request_bytes=1000)
+    fits = await connected.peer.call("/t/Count", b"x" * 1000)
+    assert await connected.peer.status(fits) == 0
+    stream_id = await begin(connected, head(1001))
+    assert await connected.peer.status(stream_id) == 3
+    assert "1001 bytes; the limit is 1000" in connected.peer.headers[stream_id]["grpc-message"]
+    (ended,) = connected.peer.of(FrameType.RST_STREAM, stream_id)
+    assert ended.payload == bytes(4)  # NO_ERROR: stop sending
+    # What was under way is passed over, and does not use up the connection's window.
+    for _ in range(200):
+        await connected.peer.send(frame(FrameType.DATA, 0, stream_id, b"x" * FRAME))
+    assert await connected.peer.status(await connected.peer.call("/t/Count")) == 0
+    assert connected.nothing_is_held()
