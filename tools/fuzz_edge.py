@@ -40,6 +40,8 @@ KEPT_BYTES: Final = 8 * 1024 * 1024
 STREAMS: Final = 128
 GROWTH_BYTES: Final = 32 * 1024 * 1024
 """Of the process, from a tenth of the way on."""
+MAX_FRAME_SIZE: Final = b"\0\x05\0"
+"""Where that setting stands with a value that is one."""
 AFTER_THE_END: Final = 8
 """Pieces that a connection is still sent when it has ended."""
 
@@ -80,8 +82,8 @@ def fuzz_connection(seed: int, number: int, tally: Tally) -> None:
     to_client = chance.random() < 0.25
     now = chance.random() * 1_000
     subject: Subject = ClientSubject(chance, now) if to_client else ServerSubject(chance, now)
-    reader = OutputReader(client=to_client)
     sent = conversation(chance, to_client=to_client)
+    reader = OutputReader(client=to_client, frame_bytes=_frame_bytes(b"".join(sent)))
     came = pieces(chance, sent)
     tally.connections += 1
     _take(subject, reader, tally)
@@ -127,7 +129,7 @@ def _feed(subject: Subject, reader: OutputReader, piece: bytes, now: float, tall
 def _take(subject: Subject, reader: OutputReader, tally: Tally) -> None:
     connection = subject.connection
     output = bytes(connection.take_output())
-    tally.sent_frames += reader.read(output, connection.peer_frame_bytes, connection.highest_stream_id)
+    tally.sent_frames += reader.read(output, connection.highest_stream_id)
     if connection.ended is not None and not reader.says_goodbye:
         raise FuzzError("the connection ended without GOAWAY")
 
@@ -138,6 +140,13 @@ def _feed_ended(subject: Subject, piece: bytes, now: float) -> None:
     connection.receive(piece, now)
     if connection.output or before != (connection.ended, set(connection.streams), subject.count()):
         raise FuzzError("a connection that had ended took notice")
+
+
+def _frame_bytes(sent: bytes) -> int:
+    """The longest frame that may be answered with. One that was right when it was written may be read after the peer
+    has lowered its MAX_FRAME_SIZE, so who names that setting at all is taken to allow the most.
+    """
+    return 2**24 - 1 if MAX_FRAME_SIZE in sent else 2**14
 
 
 def _kept_bytes(whole: Any) -> int:

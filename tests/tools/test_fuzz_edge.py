@@ -137,10 +137,10 @@ def test_the_piece_is_shown_in_hex(monkeypatch, capsys):
 )
 def test_the_reader_refuses(output):
     with pytest.raises(OutputError):
-        OutputReader(client=False).read(output, 16_384, 1)
+        OutputReader(client=False, frame_bytes=16_384).read(output, 1)
 
 
 def test_the_reader_takes_what_is_right():
     answer = frame(FrameType.HEADERS, 0, 1, b"\x88") + frame(FrameType.CONTINUATION, 4, 1)
     answer += frame(FrameType.DATA, 0, 1, bytes(16_384)) + frame(FrameType.HEADERS, 5, 1, b"\x88")
-    assert OutputReader(client=False).read(GREETING + answer, 16_384, 1) == 5
+    assert OutputReader(client=False, frame_bytes=16_384).read(GREETING + answer, 1) == 5

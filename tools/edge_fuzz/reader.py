@@ -43,8 +43,10 @@ class OutputError(Exception):
 class OutputReader:
     """Of one connection."""
 
-    def __init__(self, *, client: bool) -> None:
+    def __init__(self, *, client: bool, frame_bytes: int) -> None:
+        """`frame_bytes` is the longest frame that the peer takes."""
         self._client = client
+        self._frame_bytes = frame_bytes
         self._begun = False
         self._decoder = Decoder(1 << 20)
         self._block: bytes | None = None
@@ -59,8 +61,8 @@ class OutputReader:
         """Whether the last frame was a GOAWAY."""
         return self._last_kind == GOAWAY
 
-    def read(self, output: bytes, frame_bytes: int, highest_stream_id: int) -> int:
-        """How many frames it is. `frame_bytes` is what the peer takes, `highest_stream_id` the last one opened."""
+    def read(self, output: bytes, highest_stream_id: int) -> int:
+        """How many frames it is; `highest_stream_id` is the last stream that was opened."""
         at = count = 0
         if self._client and not self._begun and output:
             if not output.startswith(PREFACE):
@@ -74,8 +76,8 @@ class OutputReader:
             at += HEADER.size + size
             if at > len(output):
                 raise OutputError("half a frame")
-            if size > frame_bytes:
-                raise OutputError(f"a frame of {size} bytes for a peer that takes {frame_bytes}")
+            if size > self._frame_bytes:
+                raise OutputError(f"a frame of {size} bytes for a peer that takes {self._frame_bytes}")
             if stream_id > highest_stream_id:
                 raise OutputError(f"stream {stream_id}, above {highest_stream_id}")
             self._frame(kind, flags, stream_id, output[at - size : at])
