@@ -102,8 +102,8 @@ class ServerConnection:
 
     async def _read(self, calls: Calls) -> None:
         while not self._leaving:
+            await self._sender.room()  # first: a look at the time must not let more in
             await self._link.read(partial(self._take, calls))
-            await self._sender.room()
 
     def _take(self, calls: Calls, received: bytes) -> bool:
         """Take what came; whether more may come now."""
