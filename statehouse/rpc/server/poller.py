@@ -53,4 +53,5 @@ class Poller:
                         await trio.lowlevel.checkpoint()
                         began_at = trio.current_time()
         finally:
+            self._readers.clear()  # connections that are cancelled along with this still call `remove`
             self._epoll.close()
