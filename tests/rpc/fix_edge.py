@@ -52,9 +52,9 @@ class Edge:
     server: Server
 
     async def call(self, name, message=None, **fields):
-        timeout_s = fields.pop("timeout_s", PATIENCE_S)
+        timeout_s, metadata = fields.pop("timeout_s", PATIENCE_S), fields.pop("metadata", None)
         request = METHODS[name].request_type(**fields) if message is None else message
-        in_thread = partial(stub(self.channel, name), request, timeout=timeout_s, wait_for_ready=False)
+        in_thread = partial(stub(self.channel, name), request, timeout=timeout_s, metadata=metadata)
         return await trio.to_thread.run_sync(in_thread)
 
     async def replay(self, **fields):
@@ -121,6 +121,27 @@ def struct_of(value):
 def detail_of(error):
     """What grpcio's error says in our trailer."""
     return pb.StatehouseError.FromString(dict(error.trailing_metadata())[TRAILER_NAME])
+
+
+@pytest.fixture
+async def start_edge(fake_engine, nursery):
+    """Start an edge with options of `Server`; it has no channel: `attrs.evolve` gives it one. Ends with the test."""
+
+    async def start(*, listener=None, opened=True, grace_s=1.0, **options):
+        stop, ended = trio.Event(), trio.Event()
+        server = Server(max_request_bytes(fake_engine.limits), **options)
+        if opened:
+            server.open([statehouse_service(fake_engine, BuildVersion("1.2.3", "abc"))])
+
+        async def run(*, task_status):
+            async with listener or await open_listener("127.0.0.1", 0) as listening:
+                await server.run(listening, stop=stop, grace_s=grace_s, task_status=task_status)
+            ended.set()
+
+        address = await nursery.start(run)
+        return Edge(address, stop, ended, None, nursery, server)
+
+    return start
 
 
 class RawPeer:
