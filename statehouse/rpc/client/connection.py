@@ -19,7 +19,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from statehouse.rpc.client.call import Call
-from statehouse.rpc.client.dial import Dial, reason_of, unread_poll
+from statehouse.rpc.client.dial import Dial, alert_of, reason_of, unread_poll
 from statehouse.rpc.client.faults import NotConnectedError, NotProcessedError
 from statehouse.rpc.client.loops import Loop, Waiter
 from statehouse.rpc.client.protocol import ClientProtocol, Greeting, Keepalive
@@ -199,8 +199,8 @@ class ClientConnection:
                 while True:
                     self._protocol.receive(await stream.receive(RECEIVE_BYTES), self._loop.now())
                     self._settle()
-            except _BROKEN:
-                self.lose(f"the connection to {self._address} was lost")
+            except _BROKEN as error:
+                self.lose(f"the connection to {self._address} was lost{alert_of(error)}")
 
     async def _write(self, stream: anyio.abc.ByteStream) -> None:
         try:

@@ -13,7 +13,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from statehouse.rpc.client.credentials import Credentials, Target
 
-__all__ = ["Dial", "dialer", "reason_of", "unread_poll"]
+__all__ = ["Dial", "alert_of", "dialer", "reason_of", "unread_poll"]
 
 Dial: TypeAlias = Callable[[], Awaitable[anyio.abc.ByteStream]]
 """Makes a new stream. Raises OSError."""
@@ -53,7 +53,7 @@ async def _speak_tls(stream: anyio.abc.ByteStream, context: ssl.SSLContext, name
     except ssl.SSLCertVerificationError as error:
         raise TlsError(f"its certificate is not good: {error.verify_message}") from error
     except ssl.SSLError as error:
-        raise TlsError(f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}") from error
+        raise TlsError(f"TLS failed: {_words(error)}") from error
     if tls.extra(TLSAttribute.alpn_protocol) != "h2":  # noqa: S610 - no Django
         raise TlsError("it speaks TLS, but not HTTP/2 (ALPN 'h2')")
     return tls
@@ -69,6 +69,11 @@ def reason_of(error: OSError) -> str:
     return cause.strerror or str(cause)  # a name that was not found has a number of its own
 
 
+def alert_of(error: Exception) -> str:
+    """What TLS said when a stream ended; with TLS 1.3 a daemon refuses a client's certificate only then."""
+    return f": {_words(error)}" if isinstance(error, ssl.SSLError) else ""
+
+
 def unread_poll(stream: anyio.abc.ByteStream) -> Callable[[], bool]:
     """Tells at once whether something came, or the other side hung up, that the event loop has not seen yet."""
     raw_socket = stream.extra(anyio.abc.SocketAttribute.raw_socket, None)  # noqa: S610 - no Django
@@ -77,3 +82,7 @@ def unread_poll(stream: anyio.abc.ByteStream) -> Callable[[], bool]:
     poll = select.poll()
     poll.register(raw_socket, select.POLLIN)
     return lambda: bool(poll.poll(0))
+
+
+def _words(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).lower().replace("_", " ")

@@ -101,7 +101,7 @@ class ClientProtocol(Connection[Response]):
         self.greeted = False
         """Whether the server's settings came: it speaks HTTP/2."""
         self.answered = False
-        """Whether any call was answered."""
+        """Whether any call was answered, or its answer began."""
         self.draining = False
         """Whether no new calls may start: the server said goodbye, or the stream ids are used up."""
         self.goaway_code = 0
@@ -258,11 +258,11 @@ class ClientProtocol(Connection[Response]):
             self._fail(call, ConnectionError("the server sent headers in the middle of its answer"))
         else:
             call.encoding = headers.encoding
+            self.answered = True
 
     def _end_came(self, call: Call, headers: Response) -> None:
         status = headers.status
         if status == GrpcStatus.OK:
-            self.answered = True
             if call.reader.missing_bytes:
                 call.fail(ConnectionError("the server ended the call in the middle of a message"))
             elif not call.over:

@@ -327,6 +327,7 @@ async def test_a_replay_goes_on_where_it_broke_off(autojump_clock, at_once):
         replay = MessageStream(transport, METHODS["Replay"], pb.ReplayRequest(agent_id="a"), 30)
         assert await events_of(replay) == list(range(1, 301))
     assert history.asked == list(range(1, 301, at_once))
+    assert trio.current_time() <= len(history.asked) * BACKOFF_S  # a line that carries something is dialed at once
 
 
 async def test_a_replay_that_lost_only_its_end_is_complete(autojump_clock):

@@ -1,0 +1,92 @@
+"""The clients on a line that breaks all the time: nothing is lost, and nothing happens twice."""
+
+from contextlib import ExitStack
+
+import pytest
+from client.breaking_line import BreakingLine
+
+from statehouse import AsyncStatehouse, ConnectionError, Statehouse
+
+EVENTS = 200
+
+
+@pytest.fixture
+def line(daemon):
+    with ExitStack() as stack:
+
+        def start(after_bytes):
+            line = BreakingLine(daemon.address, after_bytes)
+            stack.callback(line.close)
+            return line
+
+        yield start
+
+
+@pytest.fixture
+def history(daemon):
+    with Statehouse(daemon.address) as client:
+        for number in range(EVENTS):
+            with client.begin_transaction() as txn:
+                txn.write("a", f"k{number:03}", {"n": number, "pad": "x" * 500})
+
+
+def test_a_replay_is_whole(run, line, history):
+    breaking = line(after_bytes=20_000)
+
+    async def main():
+        async with AsyncStatehouse(breaking.url) as client:
+            return [event.operations[0].value["n"] async for event in client.replay("a")]
+
+    assert run(main) == list(range(EVENTS))
+    assert breaking.breaks >= 5
+
+
+def test_a_replay_of_the_sync_client_is_whole(line, history):
+    with Statehouse(line(after_bytes=20_000).url) as client:
+        assert [event.operations[0].value["n"] for event in client.replay("a")] == list(range(EVENTS))
+
+
+def test_reads_are_answered(run, line, history):
+    breaking = line(after_bytes=3_000)
+
+    async def main():
+        async with AsyncStatehouse(breaking.url) as client:
+            return [(await client.get_state("a", f"k{number:03}")).value["n"] for number in range(100)]
+
+    assert run(main) == list(range(100))
+    assert breaking.breaks >= 10
+
+
+def test_a_commit_happens_once_or_says_that_it_is_not_known(run, line, daemon):
+    breaking = line(after_bytes=400)
+
+    async def until_answered(call):
+        while True:
+            try:
+                return await call()
+            except ConnectionError:
+                continue
+
+    async def main():
+        async with AsyncStatehouse(breaking.url) as client:
+            for number in range(30):
+                while True:
+                    txn = await until_answered(client.begin_transaction)
+                    try:
+                        await txn.write("a", "k", {"n": number})
+                    except ConnectionError:
+                        continue  # it may be staged or not
+                    break
+                try:
+                    await txn.commit()
+                except ConnectionError as error:
+                    undecided.append(str(error))
+                    await until_answered(txn.commit)
+
+    undecided = []
+    run(main)
+    assert undecided
+    assert all("TXN_ALREADY_COMMITTED" in each for each in undecided)
+    with Statehouse(daemon.address) as client:
+        assert [event.operations[0].value["n"] for event in client.replay("a")] == list(range(30))
+        assert client.get_state("a", "k").version == 30
