@@ -52,7 +52,11 @@ class Connection(Outgoing, Generic[H]):
     def __init__(
         self, *, client: bool, settings: dict[Setting, int], window_bytes: int, decoder: HeaderDecoder[H], now: float
     ) -> None:
-        """`settings` are ours, `window_bytes` is what the peer may have under way over all streams."""
+        """`settings` are ours, `window_bytes` is what the peer may have under way over all streams.
+
+        They hold from the first frame on: a server's INITIAL_WINDOW_SIZE below FIRST_WINDOW would be broken by honest
+        clients that have not heard of it yet.
+        """
         super().__init__(client=client, settings=settings, window_bytes=window_bytes)
         self._now = now
         self._settings = settings
