@@ -28,11 +28,10 @@ from statehouse.rpc.server.capacity import Capacity
 from statehouse.rpc.server.dispatch import Endpoint, Kind
 from statehouse.rpc.server.events import (
     CallBegan,
+    CallEvent,
     CallRefused,
     CallReset,
-    Event,
     MessageCame,
-    PeerLeft,
     RequestEnded,
     RoomGrew,
 )
@@ -103,30 +102,31 @@ class Calls:
         waiting = (call.due for call in self._calls.values() if call.scope is None and not call.over)
         self.soonest_due = min(waiting, default=math.inf)
 
-    def handle(self, event: Event, now: float) -> None:
+    def handle(self, event: CallEvent, now: float) -> None:
         """Take what came for a call."""
         if isinstance(event, CallBegan):
             self._admit(event.stream, event.headers, now)
-        elif isinstance(event, RoomGrew):
-            for call in self._calls.values() if event.stream is None else self._calls_of(event.stream):
-                call.wake()
-        elif not isinstance(event, PeerLeft):  # that is the connection's
-            for call in self._calls_of(event.stream):
-                if isinstance(event, MessageCame):
-                    self._message_came(call, event.message)
-                elif isinstance(event, RequestEnded):
-                    self._start(call)
-                elif isinstance(event, CallReset):
-                    self._drop(call)
-                else:
-                    self._end(call, event.error)
-                return
-            if isinstance(event, CallRefused):
+        elif event.stream is None:
+            for each in self._calls.values():
+                each.wake()
+        else:
+            call = self._calls.get(event.stream.id)
+            if call is not None:
+                self._go_on(call, event)
+            elif isinstance(event, CallRefused):
                 self._protocol.refuse(event.stream, event.error, started=False)
 
-    def _calls_of(self, stream: Stream) -> tuple[ServerCall, ...]:
-        call = self._calls.get(stream.id)
-        return () if call is None else (call,)
+    def _go_on(self, call: ServerCall, event: MessageCame | RequestEnded | RoomGrew | CallReset | CallRefused) -> None:
+        if isinstance(event, MessageCame):
+            self._message_came(call, event.message)
+        elif isinstance(event, RequestEnded):
+            self._start(call)
+        elif isinstance(event, RoomGrew):
+            call.wake()
+        elif isinstance(event, CallReset):
+            self._drop(call)
+        else:
+            self._end(call, event.error)
 
     def _admit(self, stream: Stream, headers: CallHeaders, now: float) -> None:
         if not self._capacity.has_room_for_a_call(len(self._calls)):

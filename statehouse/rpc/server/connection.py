@@ -7,6 +7,7 @@ The connection ends when the peer leaves or breaks HTTP/2, when its time is up (
 drained, or when `run` is cancelled. Its calls end with it.
 """
 
+import math
 from functools import partial
 from typing import Final
 
@@ -46,6 +47,9 @@ class ServerConnection:
         self._sender = Sender(link, self._protocol, self.leave)
         self._calls: Calls | None = None  # while it runs
         self._reading = trio.CancelScope()  # until the connection must be looked after
+        self._next_look_at = math.inf
+        self._in_turn = False
+        self._calls_ended = False  # in this turn
         self._draining = False
         self._leaving = False
 
@@ -70,7 +74,8 @@ class ServerConnection:
                 nursery.start_soon(self._sender.run)
                 self._sender.flush()
                 while not self._leaving:
-                    with trio.CancelScope(deadline=self._next_look(calls)) as self._reading:
+                    self._next_look_at = min(calls.soonest_due, self._lifetime.next_at(calls=len(calls)))
+                    with trio.CancelScope(deadline=self._next_look_at) as self._reading:
                         await self._read(calls)
                     self._look(calls)
                 calls.drop_all()
@@ -111,23 +116,25 @@ class ServerConnection:
             self._leaving = True
             return False
         now = self._lifetime.heard_at = trio.current_time()
+        self._in_turn = True
         self._protocol.receive(received, now)
         for event in self._protocol.take_events():
             if isinstance(event, PeerLeft):
                 self._leaving = True
-            calls.handle(event, now)
+            else:
+                calls.handle(event, now)
         self._lifetime.greeted = self._protocol.greeted
+        self._in_turn = False
+        if self._calls_ended:
+            self._calls_ended = False
+            self._after_calls(now)
         self._sender.flush()
         if self._protocol.ended is not None:
             reason = self._protocol.ended.reason
             self._capacity.refusals.note(Refusal.BROKE_HTTP2, reason, peer=self._peer, now=now)
             self._leaving = True
-        if calls.soonest_due < self._reading.deadline:  # setting it costs more than looking
-            self._reading.deadline = calls.soonest_due
+        self._look_by(calls.soonest_due)
         return not self._leaving and not self._sender.is_full
-
-    def _next_look(self, calls: Calls) -> float:
-        return min(calls.soonest_due, self._lifetime.next_at(calls=len(calls)))
 
     def _look(self, calls: Calls) -> None:
         """Do what time asks for."""
@@ -142,11 +149,22 @@ class ServerConnection:
         calls.look(now)
         self._sender.flush()
 
+    def _look_by(self, when: float) -> None:
+        """Look at the time no later than this."""
+        if when < self._next_look_at:  # to ask Trio for the deadline costs more than a call may
+            self._next_look_at = self._reading.deadline = when
+
     def _call_ended(self) -> None:
-        self._lifetime.called_at = now = trio.current_time()
-        if not self._calls:  # the next look was chosen while there were some
-            self._reading.deadline = min(self._reading.deadline, now + self._lifetime.limits.idle_s)
-        self._end_if_drained()
+        if self._in_turn:
+            self._calls_ended = True  # and more may end in this turn
+        else:
+            self._after_calls(trio.current_time())
+
+    def _after_calls(self, now: float) -> None:
+        self._lifetime.called_at = now
+        if not self._calls:
+            self._look_by(now + self._lifetime.limits.idle_s)
+            self._end_if_drained()
 
     def _end_if_drained(self) -> None:
         if self._draining and not self._calls:

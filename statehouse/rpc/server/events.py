@@ -9,6 +9,7 @@ from statehouse.rpc.server.call_headers import CallHeaders
 
 __all__ = [
     "CallBegan",
+    "CallEvent",
     "CallRefused",
     "CallReset",
     "Event",
@@ -62,4 +63,5 @@ class PeerLeft(NamedTuple):
     """The client said goodbye (GOAWAY): its calls are over."""
 
 
-Event: TypeAlias = CallBegan | MessageCame | RequestEnded | CallRefused | CallReset | RoomGrew | PeerLeft
+CallEvent: TypeAlias = CallBegan | MessageCame | RequestEnded | CallRefused | CallReset | RoomGrew
+Event: TypeAlias = CallEvent | PeerLeft

@@ -270,8 +270,9 @@ class ServerProtocol(Connection[Received]):
             self._let_go_of_bytes(request)
 
     def _let_go_of_bytes(self, request: _Request) -> None:
-        self._budget.give_back(request.held_bytes)
-        request.held_bytes = 0
+        if request.held_bytes:
+            self._budget.give_back(request.held_bytes)
+            request.held_bytes = 0
 
     def let_go_of_all(self) -> None:
         """The connection is over: give back what its requests held."""
