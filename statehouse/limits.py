@@ -118,11 +118,11 @@ CALLS: Final = 10_000
 """Calls that all connections together may have under way."""
 CONNECTIONS: Final = 1_024
 """Connections that are held at once, unless an operator says otherwise."""
-REQUESTS_BYTES: Final = 32 * MIB
+REQUESTS_BYTES: Final = 20 * MIB
 """What requests of more than a few KiB may hold at once while they come in, over all connections."""
-ANSWERS_BYTES: Final = 32 * MIB
+ANSWERS_BYTES: Final = 20 * MIB
 """What chunks of streams, and point reads that wait for their clients, may hold at once, over all connections."""
-CONNECTION_ANSWERS_BYTES: Final = 16 * MIB
+CONNECTION_ANSWERS_BYTES: Final = 10 * MIB
 """As ANSWERS_BYTES, for one connection, so that one which does not read does not stop the others."""
 LISTINGS_BYTES: Final = 256 * MIB
 """What the answers of scans and listings may hold at once, over all connections."""

@@ -41,6 +41,7 @@ class Compressed:
         except zlib.error as error:
             raise InvalidRequestError(f"a message that is no gzip: {error}") from error
         if len(message) > self.limit_bytes:
+            del message  # the error's traceback would keep it
             raise _too_large("more than " + str(self.limit_bytes), self.limit_bytes)
         if not inflater.eof or inflater.unused_data:
             raise InvalidRequestError("a message that is no gzip: it does not end where its message does")

@@ -10,7 +10,7 @@ from typing import Final
 
 from statehouse.rpc.http2.frames import FrameType
 
-__all__ = ["BUDGETS", "SPENDS", "Budget", "Budgets"]
+__all__ = ["BUDGETS", "SMALL_DATA_BYTES", "SPENDS", "Budget", "Budgets"]
 
 
 class Budget(IntEnum):
@@ -19,12 +19,17 @@ class Budget(IntEnum):
     RESETS = 0
     CONTROL = 1
     WINDOW_UPDATES = 2
+    SMALL_DATA = 3
 
+
+SMALL_DATA_BYTES: Final = 64
+"""A message that comes in smaller pieces costs more to put together than it is worth."""
 
 BUDGETS: Final = {
     Budget.RESETS: (1_000, 100),
     Budget.CONTROL: (1_000, 100),
     Budget.WINDOW_UPDATES: (20_000, 20_000),
+    Budget.SMALL_DATA: (20_000, 20_000),
 }
 """How many frames at once, and how many more each second. A client that gives up calls in the ordinary way, or pings
 to measure the way's bandwidth, stays far below; so does one that returns flow control for each frame of a fast
@@ -38,8 +43,8 @@ SPENDS: Final = {
     FrameType.GOAWAY: Budget.CONTROL,
     FrameType.WINDOW_UPDATE: Budget.WINDOW_UPDATES,
 }
-"""By type of frame. Of CONTROL, too: frames of unknown types, and DATA that is empty and ends nothing. Of RESETS, too:
-streams that we had to reset for the peer's fault."""
+"""By type of frame. Of CONTROL, too: frames of unknown types, and DATA that is empty and ends nothing. Of SMALL_DATA:
+DATA of less than SMALL_DATA_BYTES that ends nothing. Of RESETS, too: streams that we had to reset for the peer's fault."""
 
 
 class Budgets:

@@ -11,7 +11,7 @@ streams' windows, which the role returns as it consumes messages, are what holds
 
 from typing import Final, Generic, TypeVar
 
-from statehouse.rpc.http2.budgets import SPENDS, Budget, Budgets
+from statehouse.rpc.http2.budgets import SMALL_DATA_BYTES, SPENDS, Budget, Budgets
 from statehouse.rpc.http2.faults import ConnectionFaultError, StreamFaultError
 from statehouse.rpc.http2.frame_reader import FrameReader
 from statehouse.rpc.http2.frames import (
@@ -121,8 +121,8 @@ class Connection(Outgoing, Generic[H]):
         if flags & PADDED:
             payload = without_padding(payload)
         ends = bool(flags & END_STREAM)
-        if not payload and not ends:
-            self._spend(Budget.CONTROL)
+        if len(payload) < SMALL_DATA_BYTES and not ends:
+            self._spend(Budget.SMALL_DATA if payload else Budget.CONTROL)
         stream = self.streams.get(stream_id)
         if stream is None or stream.state >= State.HALF_CLOSED_REMOTE:
             self._judge(FrameType.DATA, stream_id)

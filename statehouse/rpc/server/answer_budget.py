@@ -13,8 +13,8 @@ first in line.
 
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import trio
@@ -76,9 +76,14 @@ class AnswerBudget:
         """How many wait in line."""
         return len(self._line)
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether so many bytes could be held without waiting, here and wherever this budget is within."""
-        return all(not each._line and each._fits(size_bytes) for each in self._levels)  # noqa: SLF001 - of this class
+    def hold_now(self, size_bytes: int, end: Callable[[], None]) -> Hold | None:
+        """A hold of `size_bytes`, if there is one without waiting; it belongs to the block of `holding`."""
+        if any(each._line or not each._fits(size_bytes) for each in self._levels):  # noqa: SLF001 - of this class
+            return None
+        hold = Hold(size_bytes, end)
+        for budget in self._levels:
+            budget._take_in(hold)  # noqa: SLF001 - of this class
+        return hold
 
     @asynccontextmanager
     async def hold(self, size_bytes: int, end: Callable[[], None]) -> AsyncGenerator[Hold, None]:
@@ -88,9 +93,15 @@ class AnswerBudget:
         leaves the line.
         """
         hold = Hold(size_bytes, end)
-        try:
+        with self.holding(hold):
             for budget in self._levels:
                 await budget._admit(hold)  # noqa: SLF001 - of this class
+            yield hold
+
+    @contextmanager
+    def holding(self, hold: Hold) -> Generator[Hold, None, None]:
+        """A hold of this budget during the block; at its end it is given back."""
+        try:
             yield hold
         finally:
             for budget in hold.budgets:
@@ -120,12 +131,14 @@ class AnswerBudget:
 
     def _let_in(self) -> None:
         while self._line and self._fits(self._line[0].size_bytes):
-            hold = self._line.popleft()
-            self.held_bytes += hold.size_bytes
-            self._unread += 1
-            self._holds.add(hold)
-            hold.budgets.append(self)
-            hold.admitted.set()
+            self._take_in(self._line.popleft())
+
+    def _take_in(self, hold: Hold) -> None:
+        self.held_bytes += hold.size_bytes
+        self._unread += 1
+        self._holds.add(hold)
+        hold.budgets.append(self)
+        hold.admitted.set()
 
     def _fits(self, size_bytes: int) -> bool:
         if self._unread >= UNREAD_HOLDS:

@@ -4,7 +4,7 @@ Everything here runs in the task of one call. What an answer holds of the memory
 `answer_budget.py`'s; a point read whose client has no window for it holds its answer there too.
 """
 
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, closing, nullcontext
 from typing import Final
 
@@ -59,20 +59,29 @@ class Answering:
             async with aclosing(work):
                 await self._send_chunks(call, work)
 
-    async def send_late(self, call: ServerCall, answer: bytes, request: bytes) -> None:
+    def send_late(self, call: ServerCall, answer: bytes, request: bytes) -> Coroutine[object, object, None]:
         """Send an answer that the client's windows did not let through at once.
 
-        A small one is simply kept. For a large one, which only a read has, there must be room; if there is none it
+        A small one is simply kept. For a large one, which only a read has, there must be room now; if there is none it
         is not kept, and read again when there is.
         """
-        if len(answer) <= SMALL_ANSWER_BYTES:  # it may be of a write: carried out once, whatever its answer is
-            await self._send(call, [answer])
-            return
         size = len(answer)
-        kept = [answer] if self._answers.budget(size).has_room(size) else []
-        del answer
-        async with self._hold(call, size) as hold:
-            await self._send(call, kept or [call.endpoint.handler(request, call.caller)], hold)
+        if size <= SMALL_ANSWER_BYTES:  # it may be of a write: carried out once, whatever its answer is
+            return self._send(call, [answer])
+        hold = self._answers.budget(size).hold_now(size, self._end_of(call))
+        return (
+            self.read_when_there_is_room(call, request, size) if hold is None else self._send_held(call, answer, hold)
+        )
+
+    async def read_when_there_is_room(self, call: ServerCall, request: bytes, size_bytes: int) -> None:
+        """Carry out a read whose answer takes `size_bytes` at most when so much may be held, and not before."""
+        async with self._hold(call, size_bytes) as hold:
+            answer = call.endpoint.handler(request, call.caller)
+            await self._send(call, [await answer if isinstance(answer, Coroutine) else answer], hold)
+
+    async def _send_held(self, call: ServerCall, answer: bytes, hold: Hold) -> None:
+        with self._answers.budget(hold.size_bytes).holding(hold):
+            await self._send(call, [answer], hold)
 
     def send_now(self, call: ServerCall, piece: bytes) -> None:
         """Put a piece of an answer, within the client's windows, to the output."""
@@ -84,7 +93,15 @@ class Answering:
     def _hold(self, call: ServerCall, size_bytes: int) -> AbstractAsyncContextManager[Hold | None]:
         if not size_bytes:
             return nullcontext()
-        return self._answers.budget(size_bytes).hold(size_bytes, end=lambda: call.cancel(answer_stalled()))
+        return self._answers.budget(size_bytes).hold(size_bytes, self._end_of(call))
+
+    @staticmethod
+    def _end_of(call: ServerCall) -> Callable[[], None]:
+        return lambda: call.cancel(answer_stalled())
+
+    def must_wait(self, call: ServerCall) -> bool:
+        """Whether a call's answer may be large, and its client takes next to nothing now: better not read yet."""
+        return call.endpoint.answer_bytes > 0 and self._protocol.room(call.stream) < SMALL_ANSWER_BYTES
 
     async def _send_chunks(self, call: ServerCall, chunks: AsyncGenerator[list[bytes], None]) -> None:
         while not call.over:

@@ -167,6 +167,8 @@ class Calls:
             self._end(call, encode_error(InvalidRequestError("the call takes one message, and none came")))
         elif isinstance(request, Compressed):
             self._in_task(call, self._answering.inflate(call, request))
+        elif call.endpoint.kind is Kind.UNARY and self._answering.must_wait(call):
+            self._in_task(call, self._answering.read_when_there_is_room(call, request, call.endpoint.answer_bytes))
         else:
             self._answer(call, request)
 

@@ -21,7 +21,7 @@ from statehouse.rpc.server.refusals import Refusals
 
 __all__ = ["Capacity", "ConnectionAnswers"]
 
-LISTING_BYTES: Final = MIB
+LISTING_BYTES: Final = 4 * MIB
 """An answer that may be larger than this is a listing; the others are chunks of streams, and point reads."""
 INFLATING_THREADS: Final = 1
 """Messages in gzip that are inflated at once: more would only take the processor from those who send none."""

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from statehouse.actors.reply import Reply
 from statehouse.errors import OverloadedError
-from statehouse.limits import READ_CHUNK_BYTES, RESPONSE_BYTES, Limits
+from statehouse.limits import KIB, READ_CHUNK_BYTES, RESPONSE_BYTES, Limits
 from statehouse.rpc.contract import SERVICE, SERVICE_NAME
 from statehouse.rpc.server.access import Caller
 from statehouse.rpc.server.build_version import BuildVersion
@@ -94,11 +94,17 @@ def make_handlers(engine: EngineCalls, build: BuildVersion) -> Handlers:
         },
         streams={"Replay": calls.replay},
         answer_bytes={
+            "GetState": _state_bytes(engine.limits),
+            "GetStateAtVersion": _state_bytes(engine.limits),
             "ListKeys": RESPONSE_BYTES,
             "ScanPrefix": RESPONSE_BYTES,
             "Replay": 2 * READ_CHUNK_BYTES,  # more for an event that is larger: what it really is, is held
         },
     )
+
+
+def _state_bytes(limits: Limits) -> int:
+    return limits.value_bytes + KIB  # and the numbers beside the value
 
 
 def statehouse_service(engine: EngineCalls, build: BuildVersion) -> Hosted:

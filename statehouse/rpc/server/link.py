@@ -15,7 +15,8 @@ from statehouse.rpc.server.poller import Poller
 
 __all__ = ["Link", "SocketLink", "StreamLink", "Take"]
 
-RECEIVE_BYTES: Final = 64 * KIB
+RECEIVE_BYTES: Final = 32 * KIB
+"""Of one connection, before others have their turn."""
 
 Take: TypeAlias = Callable[[bytes], bool]
 """Takes what came (empty: the end), and says whether it takes more now."""

@@ -225,8 +225,6 @@ class ServerProtocol(Connection[Received]):
             return
         try:
             messages = request.reader.feed(payload)
-            if messages:
-                self._let_go_of_bytes(request)
             if request.reader.message_bytes > FREE_MESSAGE_BYTES and not request.held_bytes:
                 self._hold(request)
         except (InvalidRequestError, OverloadedError) as error:

@@ -9,7 +9,7 @@ down), and those in flight have the grace time to finish; then they are cancelle
 calls (health) are answered at all times.
 
 When there are as many connections as there may be, the one that has been without a call for longest makes room
-for a new one; when none is without a call, the new one is closed.
+for a new one; when all are in use, the new one is closed.
 """
 
 import functools
@@ -17,6 +17,7 @@ import math
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import structlog
 import trio
@@ -40,6 +41,9 @@ from statehouse.rpc.server.refusals import Refusal
 from statehouse.rpc.server.tls import ServerTls, accept_tls, peer_name
 
 __all__ = ["Server", "max_request_bytes", "serve"]
+
+EVICTED_AFTER_S: Final = 5.0
+"""A connection that had a call within this time is in use, and makes no room for others."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -200,11 +204,12 @@ class Server:
             self._left.set()
 
     def _make_room(self) -> bool:
-        """End the connection that has been without a call for longest; False when there is none."""
-        idle = [(each.idle_since, each) for each in self._connections if each.idle_since is not None]
-        if not idle:
+        """End the connection that has been without a call for longest; False when all are in use."""
+        since = {each: each.idle_since for each in self._connections}
+        idle = {each: at for each, at in since.items() if at is not None}
+        longest = min(idle, key=lambda each: idle[each], default=None)
+        if longest is None or idle[longest] > trio.current_time() - EVICTED_AFTER_S:
             return False
-        _, longest = min(idle, key=lambda pair: pair[0])
         self._connections.discard(longest)
         longest.leave()
         return True
