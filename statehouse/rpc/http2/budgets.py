@@ -44,7 +44,7 @@ SPENDS: Final = {
     FrameType.WINDOW_UPDATE: Budget.WINDOW_UPDATES,
 }
 """By type of frame. Of CONTROL, too: frames of unknown types, and DATA that is empty and ends nothing. Of SMALL_DATA:
-DATA of less than SMALL_DATA_BYTES that ends nothing. Of RESETS, too: streams that we had to reset for the peer's fault."""
+DATA of less than SMALL_DATA_BYTES that ends nothing. Of RESETS, too: streams that we reset for the peer's fault."""
 
 
 class Budgets:

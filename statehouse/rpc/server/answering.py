@@ -75,6 +75,7 @@ class Answering:
 
     async def read_when_there_is_room(self, call: ServerCall, request: bytes, size_bytes: int) -> None:
         """Carry out a read whose answer takes `size_bytes` at most when so much may be held, and not before."""
+        await self._window(call)
         async with self._hold(call, size_bytes) as hold:
             answer = call.endpoint.handler(request, call.caller)
             await self._send(call, [await answer if isinstance(answer, Coroutine) else answer], hold)
@@ -105,11 +106,18 @@ class Answering:
 
     async def _send_chunks(self, call: ServerCall, chunks: AsyncGenerator[list[bytes], None]) -> None:
         while not call.over:
+            await self._window(call)  # first: for a client that takes nothing, nothing is read
             async with self._hold(call, call.endpoint.answer_bytes) as hold:
                 messages = await anext(chunks, None)
                 if messages is None:
                     return
                 await self._send(call, messages, hold)
+
+    async def _window(self, call: ServerCall) -> None:
+        """Wait until the client takes something, or the call is over."""
+        while self._protocol.room(call.stream) <= 0 and not call.over:
+            call.room = trio.Event()
+            await call.room.wait()
 
     async def _send(self, call: ServerCall, messages: list[bytes], hold: Hold | None = None) -> None:
         """Send messages of a call. Waits for the client's flow control, and for the writer."""
@@ -117,14 +125,12 @@ class Answering:
         if hold is not None:
             hold.keep(unsent.kept_bytes)
         while unsent and not call.over:
-            room = min(OUTPUT_BYTES, self._protocol.room(call.stream))
-            if room <= 0:
-                call.room = trio.Event()
-                await call.room.wait()
+            if self._protocol.room(call.stream) <= 0:
+                await self._window(call)
             elif self._sender.is_full:
                 await self._sender.room()
             else:
-                piece = unsent.take(room)
+                piece = unsent.take(min(OUTPUT_BYTES, self._protocol.room(call.stream)))
                 call.inside_message = bool(unsent)
                 self.send_now(call, piece)
                 if hold is not None:
