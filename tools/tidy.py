@@ -62,10 +62,18 @@ LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 CLIENT_HALF_MAY_NOT_REACH: Final = ("statehouse.actors", "statehouse.storage", "statehouse.daemon", *SETTINGS)
 
-# Library -> the only places that may name it.
+# Library, or a part of one -> the only places that may name it.
 CONFINED: Final[Mapping[str, tuple[str, ...]]] = {
     "plyvel": ("statehouse.storage.leveldb_view",),
     "purerpc": ("statehouse.rpc",),
+    # Installed with purerpc, and off the data path: HTTP/2 is our own, on jh2's HPACK.
+    "purerpc.grpclib": (),
+    "purerpc.grpc_proto": (),
+    "purerpc.grpc_socket": (),
+    "h2": (),
+    "hpack": (),
+    "hyperframe": (),
+    "jh2": ("statehouse.rpc.http2.header_blocks",),
     "click": ("statehouse.cli",),
     # The synchronous client runs a loop of its own.
     "trio": (
@@ -144,7 +152,8 @@ def _imports(module: Module, names: set[str]) -> Iterator[tuple[int, str]]:
                 base = ".".join([*package[:keep], *([base] if base else [])])
             for alias in node.names:
                 submodule = f"{base}.{alias.name}"
-                yield node.lineno, submodule if submodule in names or alias.name.endswith("_pb2") else base
+                known = submodule in names or submodule in CONFINED or alias.name.endswith("_pb2")
+                yield node.lineno, submodule if known else base
 
 
 def _layer(module: Module) -> str:
@@ -158,12 +167,12 @@ def _layering(module: Module, imports: list[tuple[int, str]]) -> Iterator[Breach
         return
     for line, name in imports:
         # The root exports the client: who imports the root imports the client, and is not in every layer.
-        library = name.split(".")[0]
-        if library == "statehouse" and not _may_import(layer, name):
+        if _is_in(name, ("statehouse",)) and not _may_import(layer, name):
             yield Breach(module.file, line, f"{layer} may not import {name}")
-        if library in CONFINED and not _is_in(module.name, CONFINED[library]):
-            places = ", ".join(CONFINED[library]) or "nobody"
-            yield Breach(module.file, line, f"{library} may be named by {places} only")
+        library = max((each for each in CONFINED if _is_in(name, (each,))), key=len, default=None)
+        if library is not None and not _is_in(module.name, CONFINED[library]):
+            places = f"{', '.join(CONFINED[library])} only" if CONFINED[library] else "nobody"
+            yield Breach(module.file, line, f"{library} may be named by {places}")
 
 
 def _may_import(layer: str, name: str) -> bool:
