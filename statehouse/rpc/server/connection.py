@@ -8,6 +8,7 @@ drained, or when `run` is cancelled. Its calls end with it.
 """
 
 import math
+from collections import deque
 from functools import partial
 from typing import Final
 
@@ -17,7 +18,7 @@ from statehouse.rpc.error_table import EncodedError
 from statehouse.rpc.http2.frames import ErrorCode
 from statehouse.rpc.server.calls import Calls, Find
 from statehouse.rpc.server.capacity import Capacity
-from statehouse.rpc.server.events import PeerLeft
+from statehouse.rpc.server.events import Event, PeerLeft
 from statehouse.rpc.server.lifetime import Lifetime, LifetimeLimits, Step
 from statehouse.rpc.server.link import Link
 from statehouse.rpc.server.protocol import ServerProtocol
@@ -48,6 +49,7 @@ class ServerConnection:
         self._calls: Calls | None = None  # while it runs
         self._reading = trio.CancelScope()  # until the connection must be looked after
         self._next_look_at = math.inf
+        self._unhandled: deque[Event] = deque()
         self._in_turn = False
         self._calls_ended = False  # in this turn
         self._draining = False
@@ -108,7 +110,10 @@ class ServerConnection:
     async def _read(self, calls: Calls) -> None:
         while not self._leaving:
             await self._sender.room()  # first: a look at the time must not let more in
-            await self._link.read(partial(self._take, calls))
+            if self._unhandled:
+                self._handle(calls, trio.current_time())
+            else:
+                await self._link.read(partial(self._take, calls))
 
     def _take(self, calls: Calls, received: bytes) -> bool:
         """Take what came; whether more may come now."""
@@ -116,25 +121,35 @@ class ServerConnection:
             self._leaving = True
             return False
         now = self._lifetime.heard_at = trio.current_time()
-        self._in_turn = True
         self._protocol.receive(received, now)
-        for event in self._protocol.take_events():
-            if isinstance(event, PeerLeft):
-                self._leaving = True
-            else:
-                calls.handle(event, now)
         self._lifetime.greeted = self._protocol.greeted
-        self._in_turn = False
-        if self._calls_ended:
-            self._calls_ended = False
-            self._after_calls(now)
-        self._sender.flush()
+        self._unhandled.extend(self._protocol.take_events())
+        self._handle(calls, now)
         if self._protocol.ended is not None:
             reason = self._protocol.ended.reason
             self._capacity.refusals.note(Refusal.BROKE_HTTP2, reason, peer=self._peer, now=now)
             self._leaving = True
+        return not self._leaving and not self._unhandled and not self._sender.is_full
+
+    def _handle(self, calls: Calls, now: float) -> None:
+        """Handle what came, while there is room for what it is answered: a packet may hold a thousand calls."""
+        self._in_turn = True
+        while self._unhandled:
+            if self._sender.is_full:
+                self._sender.flush()
+                if self._sender.is_full:
+                    break
+            event = self._unhandled.popleft()
+            if isinstance(event, PeerLeft):
+                self._leaving = True
+            else:
+                calls.handle(event, now)
+        self._in_turn = False
+        if self._calls_ended or self._draining:
+            self._calls_ended = False
+            self._after_calls(now)
+        self._sender.flush()
         self._look_by(calls.soonest_due)
-        return not self._leaving and not self._sender.is_full
 
     def _look(self, calls: Calls) -> None:
         """Do what time asks for."""
@@ -167,5 +182,5 @@ class ServerConnection:
             self._end_if_drained()
 
     def _end_if_drained(self) -> None:
-        if self._draining and not self._calls:
+        if self._draining and not self._calls and not self._unhandled:
             self.leave()
