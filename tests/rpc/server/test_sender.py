@@ -6,9 +6,10 @@ import socket
 import pytest
 import trio
 import trio.testing
-from rpc.fix_memory_peer import settle, window_update
+from rpc.fix_memory_peer import message, settle, window_update
 
-from statehouse.rpc.http2.frames import FrameType
+from statehouse.limits import CONNECTION_ANSWERS_BYTES
+from statehouse.rpc.http2.frames import END_STREAM, FrameType, Setting, frame
 from statehouse.rpc.server.link import SocketLink, StreamLink
 from statehouse.rpc.server.poller import Poller
 from statehouse.rpc.server.sender import OUTPUT_BYTES, Sender
@@ -334,3 +335,48 @@ async def test_a_peer_that_never_reads_again_is_cut_off_by_the_keepalive(over_me
     assert asked() < 300  # looking at the time lets nothing more in
     assert trio.current_time() == 60 + 20 + 1  # silence, no answer to the ping, and the farewell that does not leave
     assert connected.nothing_is_held()
+
+
+QUESTIONS = 100
+GENEROUS = {Setting.INITIAL_WINDOW_SIZE: 2**31 - 1, Setting.MAX_FRAME_SIZE: 2**24 - 1}
+
+
+@pytest.mark.parametrize("kind", ["unary", "conversation", "stream"])
+async def test_answers_to_what_came_in_one_packet_are_bounded_too(over_memory, kind, autojump_clock, nursery):
+    """A packet holds a thousand calls, and each may be answered with a megabyte (here less)."""
+    to_server, from_peer = trio.testing.memory_stream_one_way_pair()
+    to_peer, from_server = trio.testing.lockstep_stream_one_way_pair()
+    answer, answered = b"x" * 2**18, 0
+
+    def handler(_request, _caller):
+        nonlocal answered
+        answered += 1
+        return answer
+
+    async def chunks(_request, _caller):
+        await trio.lowlevel.checkpoint()
+        yield [handler(_request, _caller)]
+
+    connected = await over_memory(
+        **{kind: {"Large": chunks if kind == "stream" else handler}},
+        pair=lambda: (trio.StapledStream(to_server, from_server), trio.StapledStream(to_peer, from_peer)),
+        read=False,
+        settings=GENEROUS,
+        answer_bytes=2**18,
+    )
+    peer = connected.peer
+    frames = [window_update(0, 2**30)]
+    begin, talk = peer.begin("/t/Large")
+    for _ in range(QUESTIONS if kind == "conversation" else 90):
+        if kind != "conversation":
+            begin, talk = peer.begin("/t/Large")
+        elif len(frames) > 1:
+            begin = b""
+        frames += [begin, frame(FrameType.DATA, 0 if kind == "conversation" else END_STREAM, talk, message(b""))]
+    await peer.send(*frames)
+    await settle()
+    assert len(connected.connection._protocol.output) <= OUTPUT_BYTES + 2 * len(answer)
+    assert connected.capacity.answers.held_bytes <= CONNECTION_ANSWERS_BYTES
+    nursery.start_soon(peer.run)
+    expected = (QUESTIONS if kind == "conversation" else 90) * (len(answer) + 5)
+    await peer.until(lambda: sum(map(len, peer.data.values())) == expected)
