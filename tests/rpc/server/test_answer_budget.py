@@ -45,6 +45,15 @@ def start(nursery):
     return start
 
 
+def has_room(budget, size_bytes):
+    """Whether so much can be held at once; it is given back."""
+    hold = budget.hold_now(size_bytes, lambda: None)
+    if hold is None:
+        return False
+    with budget.holding(hold):
+        return True
+
+
 async def settle():
     await trio.testing.wait_all_tasks_blocked()
 
@@ -154,7 +163,7 @@ async def test_only_so_many_read_at_once_as_each_may_find_more_than_it_said(star
     assert (budget.held_bytes, budget.waiting) == (UNREAD_HOLDS, 3)
     reading[0].hold.keep(2000)
     await settle()
-    assert (budget.waiting, budget.has_room(1)) == (3, False)  # there is no room now, whoever has read
+    assert (budget.waiting, has_room(budget, 1)) == (3, False)  # there is no room now, whoever has read
     reading[0].hold.keep(900)
     reading[1].leave.set()
     await settle()
@@ -162,28 +171,43 @@ async def test_only_so_many_read_at_once_as_each_may_find_more_than_it_said(star
     for caller in reading:
         caller.leave.set()
     await settle()
-    assert (budget.held_bytes, budget.waiting, budget.has_room(1000)) == (0, 0, True)
+    assert (budget.held_bytes, budget.waiting, has_room(budget, 1000)) == (0, 0, True)
 
 
 async def test_there_is_no_room_for_who_would_overtake(start, autojump_clock):
     budget = AnswerBudget(10)
     first, waiter = await start(budget, 5), await start(budget, 8)
-    assert not budget.has_room(1)
+    assert not has_room(budget, 1)
     waiter.scope.cancel()
     await settle()
-    assert budget.has_room(5)
+    assert has_room(budget, 5)
     first.leave.set()
+
+
+async def test_what_is_held_at_once_is_held_until_its_block_ends(start, autojump_clock):
+    server = AnswerBudget(20)
+    own, ended = AnswerBudget(15, within=server), []
+    hold = own.hold_now(10, lambda: ended.append(1))
+    with own.holding(hold):
+        hold.keep(10)
+        waiter = await start(own, 15)
+        assert (own.held_bytes, server.held_bytes, own.waiting) == (10, 10, 1)
+        await trio.sleep(ANSWER_STALL_S + 2)
+        assert ended == [1]  # as any other holder
+    await settle()
+    assert (own.held_bytes, server.held_bytes) == (15, 15)
+    waiter.leave.set()
 
 
 async def test_whether_there_is_room_is_asked_of_both_budgets(start, autojump_clock):
     server = AnswerBudget(20)
     own, other = AnswerBudget(15, within=server), AnswerBudget(15, within=server)
     caller = await start(own, 10)
-    assert (own.has_room(5), own.has_room(6)) == (True, False)
-    assert (other.has_room(10), other.has_room(11)) == (True, False)
+    assert (has_room(own, 5), has_room(own, 6)) == (True, False)
+    assert (has_room(other, 10), has_room(other, 11)) == (True, False)
     caller.leave.set()
     await settle()
-    assert own.has_room(15)
+    assert has_room(own, 15)
 
 
 async def test_a_slow_disk_is_not_the_peers_fault(start, autojump_clock):

@@ -6,7 +6,14 @@ import pytest
 import trio
 from rpc.fix_edge import COMMIT, PATIENCE_S, RawPeer
 
+from statehouse.rpc.server import server as server_module
 from statehouse.v1 import statehouse_pb2 as pb
+
+
+@pytest.fixture(autouse=True)
+def evicted_at_once(monkeypatch):
+    """Whoever has no call now is idle."""
+    monkeypatch.setattr(server_module, "EVICTED_AFTER_S", 0.0)
 
 
 async def until(done):
@@ -94,3 +101,14 @@ async def test_a_flood_of_connections_leaves_as_many_as_there_may_be(start_edge,
     last = await dial(edge)
     assert await last.works()
     await until(lambda: edge.server.census()["connections"] <= 5)
+
+
+async def test_one_that_had_a_call_just_now_is_in_use(start_edge, dial, monkeypatch):
+    monkeypatch.setattr(server_module, "EVICTED_AFTER_S", 1000.0)
+    edge = await start_edge(max_connections=1)
+    used = await dial(edge)
+    assert await used.works()
+    async with await edge.connect() as turned_away:
+        with trio.fail_after(PATIENCE_S):
+            assert await turned_away.receive_some() == b""
+    assert await used.works()
