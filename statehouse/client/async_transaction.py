@@ -16,6 +16,7 @@ from statehouse.errors import (
     StorageError,
     TransactionError,
 )
+from statehouse.rpc.client.faults import NotConnectedError, NotProcessedError
 from statehouse.types import JsonObject
 from statehouse.v1 import statehouse_pb2 as pb
 
@@ -103,8 +104,9 @@ class AsyncTransaction:
 
         A second commit raises TransactionError without a call, unless the outcome of the first is not known:
         see the class. Raises TransactionError for a transaction that expired, ConnectionError when the outcome
-        is not known, DiskFullError or StorageError when it did not happen and cannot any more, and
-        OverloadedError when it did not happen and the transaction is still open.
+        is not known (or nothing could be sent: then the transaction is still open), DiskFullError or StorageError
+        when it did not happen and cannot any more, and OverloadedError when it did not happen and the transaction is
+        still open.
         """
         undecided = self._state is _State.UNDECIDED
         if not undecided:
@@ -114,7 +116,7 @@ class AsyncTransaction:
         try:
             answer = await self._client.stub.Commit(pb.CommitRequest(txn_id=self.txn_id), timeout_s=timeout_s)
             after = _State.COMMITTED
-        except OverloadedError:
+        except (OverloadedError, NotConnectedError, NotProcessedError, TypeError, ValueError):
             after = _State.UNDECIDED if undecided else _State.OPEN  # the daemon did not look at it
             raise
         except (InvalidRequestError, StorageError):

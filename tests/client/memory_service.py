@@ -13,6 +13,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from statehouse.v1 import statehouse_pb2 as pb
 
+OPTIONS = [("grpc.so_reuseport", 0)]
+"""Else the system may give two servers the same free port, and clients to either."""
 SERVICE = pb.DESCRIPTOR.services_by_name["StatehouseService"]
 
 
@@ -156,7 +158,7 @@ class MemoryService:
 
 def serve(service, port=0):
     """A server that serves on a port, or a free one, and that port."""
-    server = grpc.server(ThreadPoolExecutor(max_workers=32))
+    server = grpc.server(ThreadPoolExecutor(max_workers=32), options=OPTIONS)
     server.add_generic_rpc_handlers((service.handlers(),))
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()

@@ -1,11 +1,14 @@
 """The async client's surface, under Trio and asyncio, against another implementation of gRPC."""
 
 import gc
+import math
+from functools import partial
 
 import anyio
 import pytest
+from client import memory_service
 
-from statehouse import AsyncStatehouse, AsyncTransaction, Operation, StateResult, TransactionError
+from statehouse import AsyncStatehouse, AsyncTransaction, ConnectionError, Operation, StateResult, TransactionError
 
 
 def test_the_whole_surface(run, memory_server):
@@ -155,6 +158,33 @@ def test_cancelling_a_call_resets_it_and_keeps_the_connection(run, memory_server
             with anyio.fail_after(10):
                 while "ListKeys" not in memory_server.cancelled:
                     assert await client.health() == "ok"
+
+    run(main)
+
+
+def test_every_call_has_its_own_deadline(run, memory_server):
+    async def main():
+        async with AsyncStatehouse(memory_server.url) as client:
+            txn = await client.begin_transaction()
+            memory_server.hold = {method.name for method in memory_service.SERVICE.methods}
+            calls = [
+                client.health,
+                client.version,
+                client.begin_transaction,
+                partial(client.get_state, "a", "k"),
+                partial(client.get_state_at_version, "a", "k", 1),
+                partial(client.list_keys, "a"),
+                partial(client.scan_prefix, "a", ""),
+                partial(txn.write, "a", "k", {}),
+                partial(txn.delete, "a", "k"),
+                txn.commit,
+                partial(AsyncTransaction(client, "t", "n").abort),
+            ]
+            for call in calls:
+                with pytest.raises(ConnectionError, match=r"was not answered .* within 0\.05 s|Deadline Exceeded"):
+                    await call(timeout_s=0.05)
+                with pytest.raises(ValueError, match="timeout_s must be a finite number"):
+                    await call(timeout_s=math.inf)
 
     run(main)
 

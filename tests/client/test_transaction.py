@@ -15,6 +15,7 @@ from statehouse import (
     TransactionError,
 )
 from statehouse.client import async_transaction
+from statehouse.rpc.client.faults import DeadlineError, LostCallError, NotConnectedError, NotProcessedError
 
 
 def test_a_second_commit_is_an_error_without_a_call(run, memory_server):
@@ -209,6 +210,11 @@ def test_the_block_of_an_undecided_commit_asks_again_or_leaves_it_open(run, memo
         (TransactionError("expired"), "not committed"),
         (InternalError("a bug"), "not known"),
         (ConnectionError("gone"), "not known"),
+        (LostCallError("gone"), "not known"),
+        (DeadlineError("late"), "not known"),
+        (NotConnectedError("nobody there"), "open"),
+        (NotProcessedError("refused"), "open"),
+        (ValueError("timeout_s"), "open"),
     ],
 )
 def test_what_a_failed_commit_leaves(run, error, state):

@@ -1,6 +1,8 @@
 """Checked by mypy --strict in `test_public_api.py`, never run: the types that users of the clients see."""
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import assert_type
 
 import statehouse
@@ -43,9 +45,15 @@ def sync_client() -> None:
             assert_type(event.operations, tuple[Operation, ...])
         for line in client.replay_pretty("a", verbose=True):
             assert_type(line, str)
+        assert_type(client.get_state("a", "k", timeout_s=0.5), StateResult)
+        assert_type(client.replay("a", timeout_s=math.inf), Iterator[ReplayEvent])
 
 
 async def async_client() -> None:
+    secure = AsyncStatehouse(
+        "https://db:50051", token="t", ca_file=Path("ca.pem"), cert_file="c", key_file="k", server_name="n"
+    )
+    assert_type(secure, AsyncStatehouse)
     async with AsyncStatehouse("localhost:50051", timeout_s=5) as client:
         assert_type(client, AsyncStatehouse)
         async with await client.begin_transaction() as txn:

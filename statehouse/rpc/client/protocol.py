@@ -270,8 +270,9 @@ class ClientProtocol(Connection[Response]):
                 call.wake()
         elif status is not None:
             error = decode_error(status, headers.message, headers.trailer)
-            if status == GrpcStatus.UNAVAILABLE:
-                error = LostCallError(error.message, code=error.code, details=error.details)
+            if type(error) is ConnectionError:  # in whose words the server says that it is no answer
+                kind = LostCallError if status == GrpcStatus.UNAVAILABLE else DeadlineError
+                error = kind(error.message, code=error.code, details=error.details)
             else:
                 self.answered = True
             call.fail(error)

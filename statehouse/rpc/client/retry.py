@@ -132,9 +132,11 @@ class Attempts:
     def _told(self) -> ConnectionError:
         """What it failed with first, what came of trying again, and what to do now."""
         first, last = self._failures[0], self._failures[-1]
+        # What counts is whether any of the attempts may have been carried out.
+        sent = [each for each in self._failures if isinstance(each, LostCallError | DeadlineError)]
         again = f"; tried again: {last.message}" if last.message != first.message else ""
-        sent = any(isinstance(each, LostCallError | DeadlineError) for each in self._failures)
         advice = f"; {self._policy.advice}" if sent and self._policy.advice else ""
+        gravest = sent[0] if sent else last
         if not again and not advice:
-            return last
-        return type(first)(f"{first.message}{again}{advice}", code=first.code, details=first.details)
+            return gravest
+        return type(gravest)(f"{first.message}{again}{advice}", code=gravest.code, details=gravest.details)

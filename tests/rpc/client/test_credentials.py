@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 import trustme
-from client.memory_service import MemoryService
+from client import memory_service
 
 from statehouse import AsyncStatehouse, ConnectionError, Statehouse
 from statehouse.rpc.client.credentials import Credentials, Target
@@ -33,8 +33,8 @@ class Servers:
         self._servers = []
 
     def start(self, credentials=None, address="127.0.0.1:0"):
-        server = grpc.server(ThreadPoolExecutor(4), interceptors=[self.recorded])
-        server.add_generic_rpc_handlers((MemoryService().handlers(),))
+        server = grpc.server(ThreadPoolExecutor(4), interceptors=[self.recorded], options=memory_service.OPTIONS)
+        server.add_generic_rpc_handlers((memory_service.MemoryService().handlers(),))
         port = (
             server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
         )

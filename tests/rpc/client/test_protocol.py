@@ -108,6 +108,7 @@ def test_encodings_that_are_taken(headers, data, compressed, message):
         (HEADERS, framed(b"x"), [("grpc-message", "?")], ConnectionError, "without a readable gRPC status"),
         (HEADERS, framed(b"x"), [("grpc-status", "13"), ("grpc-message", "a%20bug")], InternalError, "a bug"),
         (HEADERS, b"", [("grpc-status", "14"), ("grpc-message", "gone")], LostCallError, "gone"),
+        (HEADERS, b"", [("grpc-status", "4"), ("grpc-message", "late")], DeadlineError, "late"),
         ([(":status", "200"), ("content-type", "text/html")], b"<html>", None, ConnectionError, "text/html"),
         ([(":status", "503"), ("content-type", "text/html")], b"<html>", None, ConnectionError, "HTTP status 503"),
     ],

@@ -8,6 +8,7 @@ import trio
 from rpc.client.memory_server import MemoryServer
 
 from statehouse import ConnectionError, OverloadedError, StatehouseError
+from statehouse.rpc.client.faults import LostCallError, NotConnectedError
 from statehouse.rpc.client.message_stream import MessageStream
 from statehouse.rpc.client.retry import BACKOFF_CAP_S, BACKOFF_S, POLICIES, TRIES
 from statehouse.rpc.contract import METHODS
@@ -279,6 +280,17 @@ async def test_nothing_is_sent_again_after_its_deadline(autojump_clock):
     async with server.transport() as transport:
         assert (await failed(transport.unary(*GET, timeout_s=BACKOFF_S / 4)))[1] == 0
     assert len(server.requests) == 1
+
+
+async def test_a_commit_that_was_refused_and_then_lost_is_told_as_lost(autojump_clock):
+    async with MemoryServer(once(refuses, hangs_up)).transport() as transport:
+        with pytest.raises(LostCallError, match=r"error 7.*; tried again: .* was lost; .* TXN_ALREADY_COMMITTED"):
+            await transport.unary(*COMMIT)
+    server = MemoryServer(once(refuses, hangs_up))
+    server.refuses = True
+    async with server.transport() as transport:
+        with pytest.raises(NotConnectedError, match=r"cannot connect to db:1: Connection refused$"):
+            await transport.unary(*COMMIT)
 
 
 async def test_an_answer_is_an_answer(autojump_clock):
