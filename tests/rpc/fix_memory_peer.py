@@ -178,13 +178,15 @@ def over_memory(nursery):
         greet=True,
         settings=None,
         answer_bytes=0,
+        unary_answer_bytes=0,
         request_bytes=4 * 2**20,
         read=True,
     ):
+        most_bytes = {Kind.STREAM: answer_bytes, Kind.UNARY: unary_answer_bytes}
         kinds = {Kind.UNARY: unary, Kind.STREAM: stream, Kind.CONVERSATION: conversation}
         endpoints = {
             f"/t/{name}".encode(): Endpoint(
-                f"/t/{name}", kind, handler, answer_bytes if kind is Kind.STREAM else 0, open_to_all=True, always=True
+                f"/t/{name}", kind, handler, most_bytes.get(kind, 0), open_to_all=True, always=True
             )
             for kind, handlers in kinds.items()
             for name, handler in (handlers or {}).items()

@@ -206,3 +206,83 @@ async def test_a_stream_without_a_message_is_one_header_list(over_memory, autoju
     call = await connected.peer.call("/t/Nothing")
     assert await connected.peer.status(call) == 0
     assert len(connected.peer.of(FrameType.HEADERS, call)) == 1
+
+
+# What may be large is not even read for a client that takes nothing
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_large_read_is_made_once_when_there_is_a_window(over_memory, waits, autojump_clock):
+    reads = Reads()
+
+    def get(request, caller):
+        async def scan():
+            await trio.lowlevel.checkpoint()
+            return reads(request, caller)
+
+        return scan() if waits else reads(request, caller)
+
+    connected = await over_memory(unary={"Get": get}, unary_answer_bytes=MIB + KIB, settings=no_window())
+    calls = [await connected.peer.call("/t/Get") for _ in range(100)]
+    await trio.sleep(1)
+    assert (reads.count, connected.capacity.answers.held_bytes) == (0, 0)
+    assert connected.capacity.calls == 100
+    await open_windows(connected, *calls)
+    assert [await connected.peer.status(each) for each in calls] == [0] * 100
+    assert all(connected.peer.data[each] == message(VALUE) for each in calls)
+    assert reads.count == 100
+    assert connected.nothing_is_held()
+
+
+async def test_reads_for_clients_that_take_a_little_are_bounded(over_memory, autojump_clock):
+    reads = Reads()
+    connected = await over_memory(unary={"Get": reads}, unary_answer_bytes=MIB + KIB, settings=no_window())
+    calls = [await connected.peer.call("/t/Get") for _ in range(100)]
+    await connected.peer.send(*(window_update(each, 1) for each in calls))
+    await trio.sleep(1)
+    assert 0 < reads.count <= CONNECTION_ANSWERS_BYTES // MIB
+    assert connected.capacity.answers.held_bytes <= CONNECTION_ANSWERS_BYTES
+    await open_windows(connected, *calls)
+    assert [await connected.peer.status(each) for each in calls] == [0] * 100
+    assert connected.nothing_is_held()
+
+
+async def test_a_stream_that_nobody_takes_is_not_read(over_memory, autojump_clock):
+    begun = []
+
+    async def stream(_request, _caller):
+        begun.append(1)
+        await trio.lowlevel.checkpoint()
+        yield [b"x"]
+
+    connected = await over_memory(stream={"Stream": stream}, settings=no_window(), answer_bytes=512 * KIB)
+    call = await connected.peer.call("/t/Stream")
+    late = await connected.peer.call("/t/Stream", grpc_timeout="2S")
+    assert await connected.peer.status(late) == 4
+    assert (begun, connected.capacity.answers.held_bytes) == ([], 0)
+    await connected.peer.send(window_update(call, 100))
+    assert await connected.peer.status(call) == 0
+    assert begun == [1]
+    assert connected.nothing_is_held()
+
+
+@pytest.mark.parametrize("end", ["reset", "deadline", "connection"])
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+async def test_what_an_answer_holds_is_given_back_however_its_call_ends(over_memory, kind, end, autojump_clock):
+    async def stream(_request, _caller):
+        await trio.lowlevel.checkpoint()
+        yield [VALUE]
+
+    handlers = {"unary": {"Get": Reads()}} if kind == "unary" else {"stream": {"Get": stream}}
+    connected = await over_memory(**handlers, unary_answer_bytes=MIB, answer_bytes=MIB)
+    calls = [await connected.peer.call("/t/Get", grpc_timeout="5S") for _ in range(20)]
+    await settle()
+    assert connected.capacity.answers.held_bytes
+    if end == "reset":
+        await connected.peer.send(*(reset(each) for each in calls))
+    elif end == "deadline":
+        await trio.sleep(5)
+    else:
+        await connected.peer.leave()
+    await settle()
+    assert connected.nothing_is_held()
