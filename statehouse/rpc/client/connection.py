@@ -22,7 +22,8 @@ from statehouse.rpc.client.call import Call
 from statehouse.rpc.client.dial import Dial, alert_of, reason_of, unread_poll
 from statehouse.rpc.client.faults import NotConnectedError, NotProcessedError
 from statehouse.rpc.client.loops import Loop, Waiter
-from statehouse.rpc.client.protocol import ClientProtocol, Greeting, Keepalive
+from statehouse.rpc.client.protocol import ClientProtocol, Keepalive
+from statehouse.rpc.client.request_headers import Greeting
 from statehouse.rpc.contract import Method
 
 __all__ = ["ClientConnection"]

@@ -10,25 +10,23 @@ vanished would each wait for their own deadline.
 """
 
 import math
-from functools import lru_cache
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from statehouse.errors import ConnectionError, InvalidRequestError, StatehouseError
 from statehouse.rpc.client.call import STREAM_WINDOW_BYTES, Call
 from statehouse.rpc.client.faults import DeadlineError, LostCallError, NotProcessedError
+from statehouse.rpc.client.request_headers import Greeting, RequestHeaders
 from statehouse.rpc.client.response import Response, read_response
 from statehouse.rpc.error_table import GrpcStatus, decode_error
 from statehouse.rpc.http2.connection import Connection
 from statehouse.rpc.http2.frames import U31, ErrorCode, FrameType, Setting
-from statehouse.rpc.http2.header_blocks import HeaderDecoder, HeaderEncoder, literal_block
+from statehouse.rpc.http2.header_blocks import HeaderDecoder
 from statehouse.rpc.http2.streams import State, Stream
 from statehouse.rpc.messages import MESSAGE_HEADER, Compressed, MessageTooLargeError
-from statehouse.rpc.metadata import format_timeout
-from statehouse.version import VERSION
 
-__all__ = ["KEEPALIVE_S", "PING_ANSWER_S", "ClientProtocol", "Greeting", "Keepalive"]
+__all__ = ["KEEPALIVE_S", "PING_ANSWER_S", "ClientProtocol", "Keepalive"]
 
 CONNECTION_WINDOW_BYTES: Final = 4 * 1024 * 1024
 HEADER_LIST_BYTES: Final = 16 * 1024
@@ -42,10 +40,7 @@ _SETTINGS: Final = {
     Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
     Setting.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
 }
-_USER_AGENT: Final = f"statehouse-python/{VERSION}".encode()
 _PING: Final = b"statehse"
-_EVERY_INDEXED: Final = frozenset(range(0x80, 0xFF))
-"""First bytes of indexed fields whose index fits into them (RFC 7541, 6.1)."""
 
 
 @frozen
@@ -54,15 +49,6 @@ class Keepalive:
 
     after_s: float = KEEPALIVE_S
     answer_s: float = PING_ANSWER_S
-
-
-@frozen
-class Greeting:
-    """What all calls of a connection say about themselves."""
-
-    authority: str
-    scheme: str = "http"
-    authorization: bytes | None = field(default=None, repr=False)
 
 
 class ClientProtocol(Connection[Response]):
@@ -79,18 +65,7 @@ class ClientProtocol(Connection[Response]):
         )
         self._address = address
         self._keepalive = keepalive
-        self._encoder = HeaderEncoder()
-        self._fields: tuple[tuple[bytes, bytes], ...] = (
-            (b":authority", greeting.authority.encode()),
-            (b"te", b"trailers"),
-            (b"content-type", b"application/grpc"),
-            (b"user-agent", _USER_AGENT),
-            (b"grpc-accept-encoding", b"identity,gzip"),
-        )
-        self._scheme = greeting.scheme.encode()
-        secret = greeting.authorization
-        self._secret = b"" if secret is None else literal_block([(b"authorization", secret)], never_indexed=True)
-        self._blocks: dict[str, bytes] = {}
+        self._headers_of_calls = RequestHeaders(greeting)
         self._blocked: dict[int, Stream] = {}
         self._next_stream_id = 1
         self._heard_at = now
@@ -120,10 +95,7 @@ class ClientProtocol(Connection[Response]):
         self.draining = self.draining or self._next_stream_id > U31
         stream = self._new_stream(stream_id)
         stream.call, call.stream = call, stream
-        block = self._head_of(path)
-        if timeout_s is not None:
-            block += _timeout_block(timeout_s)
-        self.send_headers(stream, block, ends=False)
+        self.send_headers(stream, self._headers_of_calls.block(path, timeout_s), ends=False)
         framed = MESSAGE_HEADER.pack(0, len(message)) + message
         if len(framed) <= self.room(stream):
             self.send_data(stream, framed, ends=True)
@@ -185,20 +157,6 @@ class ClientProtocol(Connection[Response]):
         if not self.greeted and received.startswith(b"HTTP/"):
             self.end(ErrorCode.HTTP_1_1_REQUIRED, "it speaks HTTP/1")
         super().receive(received, now)
-
-    def _head_of(self, path: str) -> bytes:
-        """The header block of a call, without what differs from call to call."""
-        block = self._blocks.get(path)
-        if block is None:
-            named = ((b":method", b"POST"), (b":scheme", self._scheme), (b":path", path.encode()), *self._fields)
-            block = self._encoder.encode(named)
-            # When every field is one of the table's the block stays good until the table changes.
-            if _EVERY_INDEXED.issuperset(block):
-                block = self._blocks[path] = block + self._secret
-            else:
-                self._blocks.clear()
-                block += self._secret
-        return block
 
     def _expire(self, call: Call, now: float) -> None:
         if call.streaming:
@@ -331,8 +289,7 @@ class ClientProtocol(Connection[Response]):
         if name == Setting.MAX_CONCURRENT_STREAMS:
             self.most_streams = value
         elif name == Setting.HEADER_TABLE_SIZE:
-            self._encoder.limit_table(value)
-            self._blocks.clear()
+            self._headers_of_calls.limit_table(value)
 
     def _goaway_came(self, last_stream_id: int, code: int) -> None:
         self.draining = True
@@ -344,8 +301,3 @@ class ClientProtocol(Connection[Response]):
         # What comes for a call that was left was under way, however many calls have been left since.
         if stream_id in self.streams or self._is_idle(stream_id):
             super()._judge(kind, stream_id)
-
-
-@lru_cache(maxsize=256)
-def _timeout_block(timeout_s: float) -> bytes:
-    return literal_block([(b"grpc-timeout", format_timeout(timeout_s))])

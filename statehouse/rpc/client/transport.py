@@ -31,7 +31,8 @@ from statehouse.rpc.client.credentials import Credentials, Target
 from statehouse.rpc.client.dial import Dial, dialer
 from statehouse.rpc.client.faults import NotConnectedError
 from statehouse.rpc.client.loops import Loop, running_loop
-from statehouse.rpc.client.protocol import Greeting, Keepalive
+from statehouse.rpc.client.protocol import Keepalive
+from statehouse.rpc.client.request_headers import Greeting
 from statehouse.rpc.client.retry import Attempts, Backoff, Random
 from statehouse.rpc.contract import Method
 

@@ -6,7 +6,8 @@ import h2.events
 import h2.settings
 
 from statehouse.rpc.client.call import Call
-from statehouse.rpc.client.protocol import ClientProtocol, Greeting, Keepalive
+from statehouse.rpc.client.protocol import ClientProtocol, Keepalive
+from statehouse.rpc.client.request_headers import Greeting
 
 HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
 OK = [("grpc-status", "0")]

@@ -6,7 +6,8 @@ import pytest
 from rpc.client.h2_peer import HEADERS, PATH, H2Peer
 
 from statehouse.rpc.client.call import Call
-from statehouse.rpc.client.protocol import ClientProtocol, Greeting, Keepalive
+from statehouse.rpc.client.protocol import ClientProtocol, Keepalive
+from statehouse.rpc.client.request_headers import Greeting
 
 CALLS = 6
 TRAFFIC_OF_CALLS = (1, 3, 5, 7, 9, 11)

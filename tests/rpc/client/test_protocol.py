@@ -12,7 +12,8 @@ from rpc.client.h2_peer import HEADERS, OK, Joined, framed
 from statehouse import ConnectionError, InternalError, NotFoundError, StatehouseError, UnauthenticatedError
 from statehouse.rpc.client.call import RECEIVE_MESSAGE_BYTES, STREAM_WINDOW_BYTES
 from statehouse.rpc.client.faults import DeadlineError, LostCallError, NotProcessedError
-from statehouse.rpc.client.protocol import Greeting, Keepalive
+from statehouse.rpc.client.protocol import Keepalive
+from statehouse.rpc.client.request_headers import Greeting
 from statehouse.rpc.client.response import read_response
 from statehouse.rpc.error_table import encode_error
 from statehouse.rpc.metadata import encode_binary
