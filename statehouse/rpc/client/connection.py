@@ -10,7 +10,6 @@ clock for all of them.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NoReturn, cast
 
@@ -21,6 +20,7 @@ import anyio.lowlevel
 from statehouse.rpc.client.call import Call
 from statehouse.rpc.client.dial import Dial, alert_of, reason_of, unread_poll
 from statehouse.rpc.client.faults import NotConnectedError, NotProcessedError
+from statehouse.rpc.client.line import WaitingLine
 from statehouse.rpc.client.loops import Loop, Waiter
 from statehouse.rpc.client.protocol import ClientProtocol, Keepalive
 from statehouse.rpc.client.request_headers import Greeting
@@ -37,22 +37,6 @@ _BROKEN: Final = (
     anyio.ClosedResourceError,
     anyio.BusyResourceError,  # TLS that must answer the daemon while something is being sent
 )
-
-
-class _Place:
-    """In the line of those who wait for the connection, or for room on it."""
-
-    __slots__ = ("called", "has_room", "waiter")
-
-    def __init__(self, waiter: Waiter) -> None:
-        self.waiter = waiter
-        self.called = False
-        self.has_room = False
-
-    def call(self, *, has_room: bool) -> None:
-        self.called = True
-        self.has_room = has_room
-        self.waiter.wake()
 
 
 class ClientConnection:
@@ -78,8 +62,7 @@ class ClientConnection:
         self._dial_at = dial_at
         self._failed_with = failed_with
         self._protocol = ClientProtocol(greeting, keepalive, address=address, now=loop.now())
-        self._line: deque[_Place] = deque()
-        self._promised = 0
+        self._line = WaitingLine(loop, self._room)
         self._writer: Waiter | None = None
         self._watch: Waiter | None = None
         self._watch_until = 0.0
@@ -102,11 +85,9 @@ class ClientConnection:
 
     def ready(self) -> bool:
         """Whether a call may start here right now."""
-        protocol = self._protocol
-        calls = len(protocol.streams)
-        if not self._open or protocol.draining or calls + self._promised >= protocol.most_streams:
+        if not self._open or self._protocol.draining or self._room() <= self._line.promised:
             return False
-        return calls > 0 or not self._has_unread()
+        return len(self._protocol.streams) > 0 or not self._has_unread()
 
     async def until_ready(self, deadline: float) -> bool:
         """Wait until a call may start here, which it must before its task waits for anything else.
@@ -121,12 +102,12 @@ class ClientConnection:
                 # Once it is dialed it has a limit of its own, which is over for all at once.
                 pausing = self._failed_with is not None
                 limit = min(deadline, self._loop.now() + self._connect_timeout_s) if pausing else deadline
-                if not await self._woken_by(limit):
+                if not await self._line.wait(limit):
                     if limit < deadline:
                         raise NotConnectedError(self._why_not_open())
                     return False
-            elif len(self._protocol.streams) + self._promised >= self._protocol.most_streams:
-                if not await self._woken_by(deadline):
+            elif self._room() <= self._line.promised:
+                if not await self._line.wait(deadline):
                     return False
             elif not self._protocol.streams and not looked and self._has_unread():
                 # The server may have hung up while this thread was busy elsewhere. Let the reader find out;
@@ -166,7 +147,7 @@ class ClientConnection:
             self.lost_at = self._loop.now()
             self._open = False
             self._protocol.fail_all(reason)
-            self._call_all()
+            self._line.call_all()
         if self._scope is not None:
             self._scope.cancel()
 
@@ -240,7 +221,7 @@ class ClientConnection:
         elif protocol.goaway_code:
             self.lose(f"{self._address} ended the connection with HTTP/2 error {protocol.goaway_code}")
         elif protocol.draining:
-            self._call_all()
+            self._line.call_all()
             if protocol.streams:
                 self._flush()
             else:
@@ -249,25 +230,14 @@ class ClientConnection:
             if protocol.greeted and not self._open:
                 self._begin()
             if self._line:
-                self._let_in()
+                self._line.let_in()
             self._flush()
 
     def _begin(self) -> None:
         self._open = True
         if self._scope is not None:
             self._scope.deadline = math.inf
-        self._call_all()
-
-    def _call_all(self) -> None:
-        """Let everybody in line look again."""
-        while self._line:
-            self._line.popleft().call(has_room=False)
-
-    def _let_in(self) -> None:
-        """Call as many as there is room for, first come, first served; the room is theirs from now on."""
-        while self._line and len(self._protocol.streams) + self._promised < self._protocol.most_streams:
-            self._line.popleft().call(has_room=True)
-            self._promised += 1
+        self._line.call_all()
 
     def _flush(self) -> None:
         protocol = self._protocol
@@ -280,23 +250,8 @@ class ClientConnection:
 
     # Waiting for the connection
 
-    async def _woken_by(self, limit: float) -> bool:
-        """Stand in line; False when nothing came of it by then."""
-        place = _Place(self._loop.waiter())
-        self._line.append(place)
-        going_on = False
-        try:
-            with anyio.CancelScope(deadline=limit):
-                await place.waiter.wait()
-            going_on = True
-        finally:
-            if not place.called:
-                self._line.remove(place)
-            elif place.has_room:
-                self._promised -= 1
-                if not going_on:
-                    self._let_in()  # the room that was promised to us is the next one's
-        return place.called
+    def _room(self) -> int:
+        return self._protocol.most_streams - len(self._protocol.streams)
 
     def _refuse(self) -> NoReturn:
         reason = self.lost or f"{self._address} is closing the connection"
