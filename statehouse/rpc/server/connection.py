@@ -144,6 +144,8 @@ class ServerConnection:
                 self._leaving = True
             else:
                 calls.handle(event, now)
+        else:
+            self._protocol.let_go_of_ended()
         self._in_turn = False
         if self._calls_ended or self._draining:
             self._calls_ended = False

@@ -100,6 +100,8 @@ class _Request:
     """Of the answer to a request that is no gRPC; its content is not looked at."""
     received_bytes: int = 0
     held_bytes: int = 0
+    holds_current: bool = False
+    """Whether the message that has begun is among them."""
 
 
 class ServerProtocol(Connection[Received]):
@@ -121,6 +123,7 @@ class ServerProtocol(Connection[Received]):
         self._request_bytes = request_bytes
         self._budget = budget
         self._events: list[Event] = []
+        self._ended_bytes = 0
         self._table_update = b""
         self._plain = PlainAnswers(self)
 
@@ -225,7 +228,9 @@ class ServerProtocol(Connection[Received]):
             return
         try:
             messages = request.reader.feed(payload)
-            if request.reader.message_bytes > FREE_MESSAGE_BYTES and not request.held_bytes:
+            if messages:
+                request.holds_current = False  # another one that follows is kept beside them
+            if request.reader.message_bytes > FREE_MESSAGE_BYTES and not request.holds_current:
                 self._hold(request)
         except (InvalidRequestError, OverloadedError) as error:
             self._refuse(stream, encode_error(error))
@@ -241,7 +246,8 @@ class ServerProtocol(Connection[Received]):
             self.grant(stream, wanted - stream.receive_window)
 
     def _request_ended(self, stream: Stream, request: _Request, *, ends: bool = True) -> None:
-        self._let_go(stream)
+        stream.call = None
+        self._ended_bytes += request.held_bytes  # until the events are handled, its message is kept
         if ends and request.content_length not in (None, request.received_bytes):
             raise StreamFaultError(stream.id, ErrorCode.PROTOCOL_ERROR, "not as much DATA as content-length says")
         if request.plain_status is not None:
@@ -260,7 +266,8 @@ class ServerProtocol(Connection[Received]):
         size = request.reader.message_bytes
         if not self._budget.take(size):
             raise OverloadedError("large requests under way hold all the memory that they may; try again")
-        request.held_bytes = size
+        request.held_bytes += size
+        request.holds_current = True
 
     def _let_go(self, stream: Stream) -> None:
         request, stream.call = stream.call, None
@@ -272,8 +279,15 @@ class ServerProtocol(Connection[Received]):
             self._budget.give_back(request.held_bytes)
             request.held_bytes = 0
 
+    def let_go_of_ended(self) -> None:
+        """All events are handled: give back what requests held that have come in."""
+        if self._ended_bytes:
+            self._budget.give_back(self._ended_bytes)
+            self._ended_bytes = 0
+
     def let_go_of_all(self) -> None:
         """The connection is over: give back what its requests held."""
+        self.let_go_of_ended()
         for stream in self.streams.values():
             self._let_go(stream)
 
