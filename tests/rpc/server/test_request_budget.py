@@ -4,7 +4,8 @@ import struct
 
 import pytest
 import trio
-from rpc.fix_memory_peer import message, reset, settle
+import trio.testing
+from rpc.fix_memory_peer import message, reset, settle, window_update
 
 from statehouse.limits import CALLS_PER_CONNECTION, KIB, MIB, REQUESTS_BYTES
 from statehouse.rpc.http2.frames import END_STREAM, FrameType, frame
@@ -40,14 +41,14 @@ async def begin(connected, content):
     return stream_id
 
 
-async def upload(peer, stream_id, content):
+async def upload(peer, stream_id, content, *, ends=True):
     """Send content as the windows allow, and end."""
     sent, window = 0, FIRST_WINDOW
     while sent < len(content):
         await peer.until(lambda sent=sent: granted(peer, stream_id) + window > sent)
         room = min(granted(peer, stream_id) + window - sent, FRAME, len(content) - sent)
-        ends = END_STREAM if sent + room == len(content) else 0
-        await peer.send(frame(FrameType.DATA, ends, stream_id, content[sent : sent + room]))
+        flags = END_STREAM if ends and sent + room == len(content) else 0
+        await peer.send(frame(FrameType.DATA, flags, stream_id, content[sent : sent + room]))
         sent += room
         await settle()
 
@@ -141,4 +142,58 @@ async def test_a_message_over_the_limit_is_refused_at_its_fifth_byte(over_memory
     for _ in range(200):
         await connected.peer.send(frame(FrameType.DATA, 0, stream_id, b"x" * FRAME))
     assert await connected.peer.status(await connected.peer.call("/t/Count")) == 0
+    assert connected.nothing_is_held()
+
+
+async def test_a_message_is_held_until_its_request_has_ended(over_memory, autojump_clock):
+    """Whole and without an end it is kept, for nobody may know yet whether another follows."""
+    connected = await over_memory(unary={"Count": count})
+    frames, stream_id = connected.peer.begin("/t/Count")
+    await connected.peer.send(frames)
+    await upload(connected.peer, stream_id, message(b"x" * LARGE), ends=False)
+    assert connected.capacity.requests.held_bytes == LARGE + 5
+    await connected.peer.send(frame(FrameType.DATA, END_STREAM, stream_id))
+    assert await connected.peer.status(stream_id) == 0
+    assert connected.nothing_is_held()
+
+
+async def test_what_was_not_handled_yet_is_held(over_memory, autojump_clock):
+    """The output is full: what came waits for it."""
+    to_server, from_peer = trio.testing.memory_stream_one_way_pair()
+    to_peer, from_server = trio.testing.lockstep_stream_one_way_pair()
+    connected = await over_memory(
+        unary={"Count": count, "Get": lambda *_: b"x" * (FRAME - 5)},
+        pair=lambda: (trio.StapledStream(to_server, from_server), trio.StapledStream(to_peer, from_peer)),
+        read=False,
+    )
+    peer = connected.peer
+    await peer.send(window_update(0, 2**30))
+    frames, upload_id = peer.begin("/t/Count")
+    await peer.send(frames, frame(FrameType.DATA, 0, upload_id, head(40_000) + b"x" * 10_000))
+    await settle()
+    for at in range(10_000, 39_999, 10_000):
+        await peer.send(frame(FrameType.DATA, 0, upload_id, b"x" * min(10_000, 39_999 - at)))
+        await settle()
+    fill = []
+    for _ in range(20):
+        begin, stream_id = peer.begin("/t/Get")
+        fill += [begin, frame(FrameType.DATA, END_STREAM, stream_id, message(b""))]
+    await peer.send(*fill, frame(FrameType.DATA, END_STREAM, upload_id, b"x"))
+    await settle()
+    assert connected.connection._unhandled
+    assert connected.capacity.requests.held_bytes == 40_005
+    await peer.leave()
+    await connected.over.wait()
+    assert connected.nothing_is_held()
+
+
+async def test_every_message_of_a_call_is_held_though_it_takes_one_only(connected, autojump_clock):
+    frames, stream_id = connected.peer.begin("/t/Count")
+    await connected.peer.send(frames)
+    await upload(connected.peer, stream_id, message(b"x" * 20_000), ends=False)
+    await connected.peer.send(frame(FrameType.DATA, 0, stream_id, head(LARGE) + b"x"))
+    await settle()
+    assert connected.capacity.requests.held_bytes == 20_005 + LARGE + 5
+    await connected.peer.send(reset(stream_id))
+    await settle()
     assert connected.nothing_is_held()
