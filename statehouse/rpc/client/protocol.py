@@ -20,6 +20,7 @@ from statehouse.rpc.client.faults import DeadlineError, LostCallError, NotProces
 from statehouse.rpc.client.request_headers import Greeting, RequestHeaders
 from statehouse.rpc.client.response import Response, read_response
 from statehouse.rpc.error_table import GrpcStatus, decode_error
+from statehouse.rpc.http2.budgets import Budget
 from statehouse.rpc.http2.connection import Connection
 from statehouse.rpc.http2.frames import U31, ErrorCode, FrameType, Setting
 from statehouse.rpc.http2.header_blocks import HeaderDecoder
@@ -40,6 +41,7 @@ _SETTINGS: Final = {
     Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
     Setting.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
 }
+_UNLIMITED: Final = frozenset({Budget.WINDOW_UPDATES, Budget.SMALL_DATA})
 _PING: Final = b"statehse"
 
 
@@ -296,6 +298,11 @@ class ClientProtocol(Connection[Response]):
         self.goaway_code = self.goaway_code or code
         for stream in [each for each in self.streams.values() if each.id > last_stream_id]:
             self._fail(stream.call, NotProcessedError(f"{self._address} is closing the connection"))
+
+    def _spend(self, budget: Budget) -> None:
+        # An honest server sends a window and a small answer with each call, as fast as it can be asked.
+        if budget not in _UNLIMITED:
+            super()._spend(budget)
 
     def _judge(self, kind: FrameType, stream_id: int) -> None:
         # What comes for a call that was left was under way, however many calls have been left since.

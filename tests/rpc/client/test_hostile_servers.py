@@ -116,3 +116,19 @@ def test_the_frames_of_an_honest_server_are_good():
     client.receive(b"".join(honest_frames()), 0.0)
     assert [call.messages for call in calls] == [[b"one", b"x" * 3_000]] * CALLS
     assert [call.error for call in calls] == [None] * CALLS
+
+
+def test_small_answers_are_no_flood_however_fast_they_come():
+    client = new_client()
+    (call, *_) = start_calls(client)
+    frames = honest_frames()
+    client.receive(frames[0], 0.0)
+    client.receive(next(frame for frame in frames if frame[3] == 1), 0.0)
+    event = b"\0\0\x06\0\0\0\0\0\1" + b"\0\0\0\0\1x"
+    window = b"\0\0\4\x08\0\0\0\0\0\0\0\0\1"
+    for _ in range(100):
+        client.receive((event + window) * 1_000, 0.0)
+        assert len(call.messages) == 1_000
+        call.messages.clear()
+        client.want(call)
+    assert client.ended is None
