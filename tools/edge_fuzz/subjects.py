@@ -83,6 +83,7 @@ class ServerSubject:
                 except InvalidRequestError:
                     self.connection.cut_off(event.stream)
                     self._forget(event.stream)
+        self.connection.let_go_of_ended()
         if grew:
             self._send_more()
 
