@@ -4,10 +4,11 @@ Every failure is one line on stderr and an exit code of `ControlExit`; answers g
 else does. Colour is for terminals only (and not when NO_COLOR is set).
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 
@@ -59,6 +60,11 @@ for _command in (health, version, get, keys, replay, tail, dump, inspect, token)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit the process; `arguments` default to the command line's."""
+    if isinstance(sys.stdout.buffer, io.RawIOBase):
+        # PYTHONUNBUFFERED: Python would drop, without a word, what a pipe does not take at once.
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors
+        raw = cast("io.RawIOBase", sys.stdout.detach())
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=errors, line_buffering=True)
     sys.exit(exit_code_of(arguments))
 
 

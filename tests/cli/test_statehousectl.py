@@ -297,14 +297,26 @@ def test_help_documents_every_exit_code(ctl):
     assert ctl("tail", "--help")[0] == 0
 
 
-def test_a_reader_that_stops_reading(address):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_stops_reading(address, unbuffered):
     """| head"""
     command = [*STATEHOUSECTL, "--address", address, "replay", "big", "--verbose"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.read(10)
         process.stdout.close()
         assert process.wait(30) == 141
         assert process.stderr.read() == b""
+
+
+def test_a_slow_reader_gets_all_of_it_without_buffering_too(address):
+    command = [*STATEHOUSECTL, "--address", address, "replay", "big", "--verbose"]
+    buffered = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        received = b"".join(iter(lambda: os.read(process.stdout.fileno(), 100), b""))
+        assert process.wait(30) == 0
+    assert received == buffered
 
 
 def test_ctrl_c_is_quiet():

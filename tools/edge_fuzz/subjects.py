@@ -17,7 +17,8 @@ from statehouse.rpc.http2.streams import Stream
 from statehouse.rpc.messages import Compressed
 from statehouse.rpc.server import events
 from statehouse.rpc.server.call_headers import refusal
-from statehouse.rpc.server.protocol import RequestBudget, ServerProtocol
+from statehouse.rpc.server.protocol import ServerProtocol
+from statehouse.rpc.server.request_budget import RequestBudget
 
 __all__ = ["ClientSubject", "ServerSubject", "Subject"]
 

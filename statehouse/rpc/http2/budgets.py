@@ -10,7 +10,7 @@ from typing import Final
 
 from statehouse.rpc.http2.frames import FrameType
 
-__all__ = ["BUDGETS", "SMALL_DATA_BYTES", "SPENDS", "Budget", "Budgets"]
+__all__ = ["BUDGETS", "EARNED", "EARNED_FRAMES", "SMALL_DATA_BYTES", "SPENDS", "Budget", "Budgets"]
 
 
 class Budget(IntEnum):
@@ -34,6 +34,11 @@ BUDGETS: Final = {
 """How many frames at once, and how many more each second. A client that gives up calls in the ordinary way, or pings
 to measure the way's bandwidth, stays far below; so does one that returns flow control for each frame of a fast
 replay."""
+
+EARNED: Final = (Budget.WINDOW_UPDATES, Budget.SMALL_DATA)
+EARNED_FRAMES: Final = 4
+"""What each new stream adds to these budgets, up to what they may have at once: clients return flow control for a call's
+answer, and some send the five bytes before a message in a frame of their own."""
 
 SPENDS: Final = {
     FrameType.PRIORITY: Budget.CONTROL,
@@ -64,6 +69,11 @@ class Budgets:
                 return False
         self._left[budget] -= 1
         return True
+
+    def stream_opened(self) -> None:
+        """A call begins: it may have frames of its own. A fast client's calls alone would use up a fixed rate."""
+        for budget in EARNED:
+            self._left[budget] = min(BUDGETS[budget][0], self._left[budget] + EARNED_FRAMES)
 
     def _fill(self, now: float) -> None:
         passed_s = now - self._filled_at

@@ -158,6 +158,7 @@ class Connection(Outgoing, Generic[H]):
         if stream_id % 2 == 0:
             raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "a client's streams are odd")
         self.highest_stream_id = stream_id
+        self._budgets.stream_opened()
         stream = self._new_stream(stream_id)
         if ends:
             stream.state = State.HALF_CLOSED_REMOTE

@@ -38,11 +38,14 @@ class Answering:
         self._answers = ConnectionAnswers(capacity)
 
     async def inflate(self, call: ServerCall, compressed: Compressed) -> None:
-        """Carry out a call whose request came in gzip."""
-        if len(compressed.content) <= INFLATED_HERE_BYTES:
-            request = compressed.inflate()
-        else:
-            request = await trio.to_thread.run_sync(compressed.inflate, limiter=self._capacity.inflating)
+        """Carry out a call whose request came in gzip; gives back what the request holds of the requests' budget."""
+        try:
+            if len(compressed.content) <= INFLATED_HERE_BYTES:
+                request = compressed.inflate()
+            else:
+                request = await trio.to_thread.run_sync(compressed.inflate, limiter=self._capacity.inflating)
+        finally:
+            self._capacity.requests.give_back(len(compressed.content))
         await self.carry_out(call, call.endpoint.handler(request, call.caller))
 
     async def carry_out(self, call: ServerCall, work: bytes | Work) -> None:

@@ -38,8 +38,6 @@ class ServerCall:
     due: float
     """When the connection must look after it: its deadline, or when its request is overdue."""
     request: bytes | Compressed | None = None
-    started: bool = False
-    """Its request is whole: the handler was called."""
     working: bool = False
     """A task or a reply will end it. It counts until then, whoever still waits for it."""
     scope: trio.CancelScope | None = None

@@ -43,7 +43,7 @@ from statehouse.rpc.server.sender import Sender
 __all__ = ["Calls", "Find"]
 
 REQUEST_S: Final = 60.0
-"""How long a request may take to come in."""
+"""How long a request may take to come in, and the next question of a conversation."""
 
 Find: TypeAlias = Callable[[CallHeaders, str], "tuple[Endpoint, Caller] | EncodedError"]
 """The call that a request from a peer asks for and who asks, or why there is none."""
@@ -150,6 +150,7 @@ class Calls:
         elif isinstance(message, Compressed) and not call.gzip:
             self._end(call, refusal(GrpcStatus.INTERNAL, "a compressed message, and grpc-encoding does not say so"))
         elif call.endpoint.kind is Kind.CONVERSATION:
+            call.due = min(call.deadline, trio.current_time() + REQUEST_S)
             self._converse(call, message)
         elif call.request is not None:
             self._end(call, encode_error(InvalidRequestError("the call takes one message, and more came")))
@@ -166,11 +167,18 @@ class Calls:
         elif request is None:
             self._end(call, encode_error(InvalidRequestError("the call takes one message, and none came")))
         elif isinstance(request, Compressed):
-            self._in_task(call, self._answering.inflate(call, request))
+            self._inflate(call, request)
         elif call.endpoint.kind is Kind.UNARY and self._answering.must_wait(call):
             self._in_task(call, self._answering.read_when_there_is_room(call, request, call.endpoint.answer_bytes))
         else:
             self._answer(call, request)
+
+    def _inflate(self, call: ServerCall, request: Compressed) -> None:
+        """In a task; until it begins, what came is held with the requests that are still coming in."""
+        if self._capacity.requests.take(len(request.content)):
+            self._in_task(call, self._answering.inflate(call, request))
+        else:
+            self._end(call, encode_error(OverloadedError("too many compressed requests wait to be inflated")))
 
     def _answer(self, call: ServerCall, request: bytes) -> None:
         try:

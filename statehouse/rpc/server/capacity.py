@@ -16,8 +16,8 @@ from statehouse.limits import (
     REQUESTS_BYTES,
 )
 from statehouse.rpc.server.answer_budget import AnswerBudget
-from statehouse.rpc.server.protocol import RequestBudget
 from statehouse.rpc.server.refusals import Refusals
+from statehouse.rpc.server.request_budget import RequestBudget
 
 __all__ = ["Capacity", "ConnectionAnswers"]
 

@@ -52,8 +52,9 @@ from statehouse.rpc.server.events import (
     RoomGrew,
 )
 from statehouse.rpc.server.plain_http import PlainAnswers
+from statehouse.rpc.server.request_budget import RequestBudget
 
-__all__ = ["RequestBudget", "ServerProtocol"]
+__all__ = ["ServerProtocol"]
 
 CONNECTION_WINDOW_BYTES: Final = MIB
 """What a client may have under way to us, over all its calls."""
@@ -70,24 +71,6 @@ _OK_BLOCK: Final = literal_block([_OK])
 _EMPTY_BLOCK: Final = literal_block([*_RESPONSE, _OK])
 _TABLE_SIZE_ZERO: Final = b"\x20"
 """What an encoder that uses no table says when its peer makes the table smaller (RFC 7541, 4.2)."""
-
-
-@define
-class RequestBudget:
-    """What the large requests that are not yet whole may hold, over all connections of a server."""
-
-    capacity_bytes: int
-    held_bytes: int = 0
-
-    def take(self, size_bytes: int) -> bool:
-        """Whether there is room; it is then held until it is given back."""
-        if self.held_bytes + size_bytes > self.capacity_bytes:
-            return False
-        self.held_bytes += size_bytes
-        return True
-
-    def give_back(self, size_bytes: int) -> None:
-        self.held_bytes -= size_bytes
 
 
 @define(eq=False)
