@@ -37,7 +37,7 @@ replay."""
 
 EARNED: Final = (Budget.WINDOW_UPDATES, Budget.SMALL_DATA)
 EARNED_FRAMES: Final = 4
-"""What each new stream adds to these budgets, up to what they may have at once: clients return flow control for a call's
+"""What each new stream adds to these budgets, up to what they may have at once: clients return flow control for an
 answer, and some send the five bytes before a message in a frame of their own."""
 
 SPENDS: Final = {
