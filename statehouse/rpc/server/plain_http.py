@@ -3,9 +3,9 @@
 from typing import Final
 
 from statehouse.rpc.http2.frames import ErrorCode
-from statehouse.rpc.http2.header_blocks import literal_block
 from statehouse.rpc.http2.outgoing import Outgoing
 from statehouse.rpc.http2.streams import Stream
+from statehouse.rpc.server.response_blocks import ResponseBlocks
 
 __all__ = ["PlainAnswers"]
 
@@ -15,14 +15,15 @@ TEXT: Final = b"This is a Statehouse daemon. It speaks gRPC: use a Statehouse cl
 class PlainAnswers:
     """Those of one connection that its peer's windows hold up. It has as many as it may have streams."""
 
-    def __init__(self, connection: Outgoing) -> None:
+    def __init__(self, connection: Outgoing, blocks: ResponseBlocks) -> None:
         self._connection = connection
+        self._blocks = blocks
         self._unsent: dict[int, tuple[Stream, bytes]] = {}
 
     def answer(self, stream: Stream, status: bytes) -> None:
         """Begin to answer; the rest follows by `go_on`."""
         headers = [(b":status", status), (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(TEXT))]
-        self._connection.send_headers(stream, literal_block(headers), ends=False)
+        self._connection.send_headers(stream, self._blocks.other(headers), ends=False)
         # Those that were reset since: a peer whose window never grows must not have us keep them.
         self._unsent = {each.id: (each, text) for each, text in self._unsent.values() if not each.closed}
         self._unsent[stream.id] = stream, TEXT

@@ -26,13 +26,12 @@ from statehouse.rpc.http2.frames import (
     FrameType,
     Setting,
 )
-from statehouse.rpc.http2.header_blocks import HeaderDecoder, literal_block
+from statehouse.rpc.http2.header_blocks import HeaderDecoder
 from statehouse.rpc.http2.outgoing import FIRST_WINDOW
 from statehouse.rpc.http2.streams import Stream
 from statehouse.rpc.messages import MESSAGE_HEADER, MESSAGE_HEADER_BYTES, MessageReader
 from statehouse.rpc.metadata import encode_binary, encode_text
 from statehouse.rpc.server.call_headers import (
-    ACCEPTED_ENCODINGS,
     HEADER_LIST_BYTES,
     CallHeaders,
     Malformed,
@@ -53,24 +52,13 @@ from statehouse.rpc.server.events import (
 )
 from statehouse.rpc.server.plain_http import PlainAnswers
 from statehouse.rpc.server.request_budget import RequestBudget
+from statehouse.rpc.server.response_blocks import ResponseBlocks
 
 __all__ = ["ServerProtocol"]
 
 CONNECTION_WINDOW_BYTES: Final = MIB
 """What a client may have under way to us, over all its calls."""
 FREE_MESSAGE_BYTES: Final = 16 * KIB
-
-_RESPONSE: Final = (
-    (b":status", b"200"),
-    (b"content-type", b"application/grpc"),
-    (b"grpc-accept-encoding", ACCEPTED_ENCODINGS),
-)
-_OK: Final = (b"grpc-status", b"0")
-_RESPONSE_BLOCK: Final = literal_block(_RESPONSE)
-_OK_BLOCK: Final = literal_block([_OK])
-_EMPTY_BLOCK: Final = literal_block([*_RESPONSE, _OK])
-_TABLE_SIZE_ZERO: Final = b"\x20"
-"""What an encoder that uses no table says when its peer makes the table smaller (RFC 7541, 4.2)."""
 
 
 @define(eq=False)
@@ -107,8 +95,8 @@ class ServerProtocol(Connection[Received]):
         self._budget = budget
         self._events: list[Event] = []
         self._ended_bytes = 0
-        self._table_update = b""
-        self._plain = PlainAnswers(self)
+        self._blocks = ResponseBlocks()
+        self._plain = PlainAnswers(self, self._blocks)
 
     def take_events(self) -> list[Event]:
         """What came since the last time, in its order."""
@@ -126,17 +114,17 @@ class ServerProtocol(Connection[Received]):
             return True
         stream.send_window -= size
         self.send_window -= size
-        block = self._updated(_RESPONSE_BLOCK)
+        headers, trailers = self._blocks.headers(), self._blocks.trailers()
         pack, stream_id = FRAME_HEADER.pack, stream.id
         self.output += b"".join(
             (
-                pack(0, len(block), FrameType.HEADERS, END_HEADERS, stream_id),
-                block,
+                pack(0, len(headers), FrameType.HEADERS, END_HEADERS, stream_id),
+                headers,
                 pack(size >> 8, size & 0xFF, FrameType.DATA, 0, stream_id),
                 MESSAGE_HEADER.pack(0, len(message)),
                 message,
-                pack(0, len(_OK_BLOCK), FrameType.HEADERS, END_HEADERS | END_STREAM, stream_id),
-                _OK_BLOCK,
+                pack(0, len(trailers), FrameType.HEADERS, END_HEADERS | END_STREAM, stream_id),
+                trailers,
             )
         )
         self._end_sent(stream)
@@ -145,17 +133,19 @@ class ServerProtocol(Connection[Received]):
     def begin_answer(self, stream: Stream) -> None:
         """Send the headers of a response."""
         if not stream.closed:
-            self.send_headers(stream, self._updated(_RESPONSE_BLOCK), ends=False)
+            self.send_headers(stream, self._blocks.headers(), ends=False)
 
     def succeed(self, stream: Stream, *, started: bool) -> None:
         """End a call whose response is complete (`started`), or is a stream without a message."""
-        self._end(stream, _OK_BLOCK if started else _EMPTY_BLOCK)
+        if not stream.closed:
+            self._end(stream, self._blocks.trailers() if started else self._blocks.only_trailers())
 
     def refuse(self, stream: Stream, error: EncodedError, *, started: bool) -> None:
         """End a call with an error, after its response has `started` or instead of one."""
         status = (b"grpc-status", b"%d" % error.status), (b"grpc-message", encode_text(error.message))
         trailers = [*status, (TRAILER_NAME.encode(), encode_binary(error.trailer))]
-        self._end(stream, literal_block(trailers if started else [*_RESPONSE, *trailers]))
+        if not stream.closed:
+            self._end(stream, self._blocks.failure(trailers, started=started))
 
     def cut_off(self, stream: Stream) -> None:
         """End a call in the middle of a message, where no status can follow."""
@@ -163,15 +153,10 @@ class ServerProtocol(Connection[Received]):
         self.reset(stream, ErrorCode.CANCEL)
 
     def _end(self, stream: Stream, block: bytes) -> None:
-        if not stream.closed:
-            self._let_go(stream)
-            self.send_headers(stream, self._updated(block), ends=True)
-            if not stream.closed:  # the client is still sending: it may stop (RFC 9113, 8.1)
-                self.reset(stream, ErrorCode.NO_ERROR)
-
-    def _updated(self, block: bytes) -> bytes:
-        update, self._table_update = self._table_update, b""
-        return update + block if update else block
+        self._let_go(stream)
+        self.send_headers(stream, block, ends=True)
+        if not stream.closed:  # the client is still sending: it may stop (RFC 9113, 8.1)
+            self.reset(stream, ErrorCode.NO_ERROR)
 
     # What came
 
@@ -287,8 +272,8 @@ class ServerProtocol(Connection[Received]):
         self._events.append(RoomGrew(None))
 
     def _setting_came(self, name: int, value: int) -> None:
-        if name == Setting.HEADER_TABLE_SIZE and value < 4096:
-            self._table_update = _TABLE_SIZE_ZERO
+        if name == Setting.HEADER_TABLE_SIZE:
+            self._blocks.table_set(value)
 
     def _goaway_came(self, last_stream_id: int, code: int) -> None:  # noqa: ARG002
         self._events.append(PeerLeft())
