@@ -55,11 +55,12 @@ DATA of less than SMALL_DATA_BYTES that ends nothing. Of RESETS, too: streams th
 class Budgets:
     """The budgets of one connection. Time comes from outside, in seconds, of any clock that only goes forward."""
 
-    __slots__ = ("_filled_at", "_left")
+    __slots__ = ("_filled_at", "_left", "_opened")
 
     def __init__(self, now: float) -> None:
         self._left = [float(burst) for burst, _ in BUDGETS.values()]
         self._filled_at = now
+        self._opened = 0  # streams, since then
 
     def spend(self, budget: Budget, now: float) -> bool:
         """Use up one frame; False when there is none left."""
@@ -72,11 +73,11 @@ class Budgets:
 
     def stream_opened(self) -> None:
         """A call begins: it may have frames of its own. A fast client's calls alone would use up a fixed rate."""
-        for budget in EARNED:
-            self._left[budget] = min(BUDGETS[budget][0], self._left[budget] + EARNED_FRAMES)
+        self._opened += 1
 
     def _fill(self, now: float) -> None:
-        passed_s = now - self._filled_at
-        self._filled_at = now
+        passed_s, opened = now - self._filled_at, self._opened
+        self._filled_at, self._opened = now, 0
         for budget, (burst, per_second) in BUDGETS.items():
-            self._left[budget] = min(burst, self._left[budget] + passed_s * per_second)
+            earned = opened * EARNED_FRAMES if budget in EARNED else 0
+            self._left[budget] = min(burst, self._left[budget] + passed_s * per_second + earned)
