@@ -15,6 +15,7 @@ for a new one; when all are in use, the new one is closed.
 import functools
 import math
 import os
+import select
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -103,7 +104,7 @@ class Server:
         self.capacity = Capacity()
         """What the connections share."""
         self._closed: UnavailableError | None = UnavailableError("the daemon is starting")
-        self._poller = Poller()
+        self._poller = Poller() if hasattr(select, "epoll") else None  # elsewhere each connection reads by itself
         self._stopping = False
         self._accepted = 0
         self._connections: set[ServerConnection] = set()
@@ -139,7 +140,8 @@ class Server:
         A lack of descriptors or memory ends nothing: accepting goes on when there are some again.
         """
         async with trio.open_nursery() as connections:
-            connections.start_soon(self._poller.run)
+            if self._poller is not None:
+                connections.start_soon(self._poller.run)
             async with trio.open_nursery() as accepting:
                 accept = functools.partial(trio.serve_listeners, handler_nursery=connections)
                 await accepting.start(accept, self._serve_connection, [listener])
@@ -176,7 +178,7 @@ class Server:
         self._accepted += 1
         peer = _peer(stream)
         try:
-            link: Link = SocketLink(stream, self._poller)
+            link: Link = StreamLink(stream) if self._poller is None else SocketLink(stream, self._poller)
             if self._tls is not None:
                 with trio.fail_after(PREFACE_S):
                     secured = await accept_tls(stream, self._tls)
