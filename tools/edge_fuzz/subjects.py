@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 from statehouse.errors import InvalidRequestError
 from statehouse.limits import CALLS_PER_CONNECTION
 from statehouse.rpc.client.call import Call
-from statehouse.rpc.client.protocol import ClientProtocol, Greeting, Keepalive
+from statehouse.rpc.client.protocol import ClientProtocol, Keepalive
+from statehouse.rpc.client.request_headers import Greeting
 from statehouse.rpc.error_table import GrpcStatus
 from statehouse.rpc.http2.connection import Connection
 from statehouse.rpc.http2.streams import Stream

@@ -16,7 +16,7 @@ from statehouse import AsyncStatehouse
 async def get_state(target: str, server_pid: int, seconds: float, in_flight: int, names: dict[str, str]) -> Any:
     """So many GetStates in flight on one client."""
     async with AsyncStatehouse(target) as client:
-        call = partial(client.get_state, **names)
+        call = partial(client.get_state, names["agent_id"], names["key"], names["namespace"])
         if not (await call()).exists:
             raise RuntimeError("the server has no such record")
         return await call_repeatedly([call] * in_flight, seconds, server_pid)

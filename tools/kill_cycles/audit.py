@@ -66,7 +66,7 @@ async def gather(
 async def ask_again(client: AsyncStatehouse, txn_id: str) -> Answer:
     """Commit a transaction that ended in an earlier run: its commit_ts, None when it did not happen."""
     try:
-        answer = await client.call("Commit", pb.CommitRequest(txn_id=txn_id), pb.CommitResponse)
+        answer = await client.stub.Commit(pb.CommitRequest(txn_id=txn_id))
     except TransactionError as error:
         if error.code is ErrorCode.TXN_ALREADY_COMMITTED:
             return int(error.details["commit_ts"])
