@@ -32,6 +32,7 @@ from statehouse.actors.opening import open_engine
 from statehouse.errors import ConfigError, LogPoisonedError
 from statehouse.rpc.server.access import Authenticator
 from statehouse.rpc.server.build_version import build_version
+from statehouse.rpc.server.descriptors import connections_that_fit
 from statehouse.rpc.server.handlers import statehouse_service
 from statehouse.rpc.server.health import Phase, Serving, health_service
 from statehouse.rpc.server.lifetime import LifetimeLimits
@@ -82,7 +83,7 @@ class _Life:
 async def run_daemon(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; returns when everything is closed. Runs in the main thread.
 
-    Raises ConfigError, for certificates and tokens, before anything is opened; DataDirectoryError,
+    Raises ConfigError, for certificates, tokens and too few descriptors, before anything is opened; DataDirectoryError,
     DataDirectoryHeldError and AddressError before the store is opened; StoreDamagedError and StorageError when it
     cannot be; LogPoisonedError at the end, when the log took no more commits at some time while the daemon served;
     anything else is a bug.
@@ -94,6 +95,7 @@ async def run_daemon(settings: Settings) -> None:
         await signals.start(_at_each, signal.SIGUSR1, life.log_census)
         await signals.start(_stop_on_signals, life, settings.shutdown_grace_s)
         tls, authenticator = _who_may_come_in(settings, life)
+        connections = connections_that_fit(settings.max_connections)
         with life.scope, hold as data_dir:
             settings = evolve(settings, data_dir=data_dir)
             async with (
@@ -105,7 +107,7 @@ async def run_daemon(settings: Settings) -> None:
                     tls=tls,
                     authenticator=authenticator,
                     lifetime=_lifetime_limits(settings),
-                    max_connections=settings.max_connections,
+                    max_connections=connections,
                     hosted=[health_service(life.serving), *reflection_services()],
                 )
                 life.census = server.census
@@ -115,6 +117,8 @@ async def run_daemon(settings: Settings) -> None:
                 log.info("starting", version=build.version, git_sha=build.git_sha, data_dir=_shown_place(settings))
                 if settings.use_memory:
                     log.warning("nothing survives this daemon: use_memory is on", setting="use_memory")
+                if connections < settings.max_connections:
+                    log.warning("the limit on open files leaves room for fewer connections", connections=connections)
                 _say_who_may_come_in(settings, listener, tls, authenticator)
                 started_s = time.monotonic()
                 read_only = partial(life.serving.become, Phase.READ_ONLY)
@@ -162,9 +166,9 @@ def _say_who_may_come_in(
     settings: Settings, listener: trio.SocketListener, tls: ServerTls | None, authenticator: Authenticator | None
 ) -> None:
     if tls is not None:
-        log.info("TLS is on", expires=tls.expires, client_certificates=tls.asks_for_certificates)
+        _say_tls(tls)
     if authenticator is not None:
-        log.info("calls need a token", known=len(authenticator))
+        _say_tokens(authenticator)
     if not is_beyond_loopback(listener):
         return
     if authenticator is None and settings.tls_client_ca is None:
@@ -221,6 +225,21 @@ async def _reload(what: str, held: _Reloadable) -> None:
         log.error("not reloaded: those in use stay in use", what=what, reason=error.message)  # noqa: TRY400 - no bug
     else:
         log.info("reloaded", what=what)
+        if isinstance(held, Authenticator):
+            _say_tokens(held)
+        elif isinstance(held, ServerTls):
+            _say_tls(held)
+
+
+def _say_tokens(authenticator: Authenticator) -> None:
+    if len(authenticator):
+        log.info("calls need a token", known=len(authenticator))
+    else:
+        log.warning("calls need a token, and none is known: nobody can call", setting="token_file")
+
+
+def _say_tls(tls: ServerTls) -> None:
+    log.info("TLS is on", expires=tls.expires, client_certificates=tls.asks_for_certificates)
 
 
 def _say_ready(settings: Settings, address: str, *, recovery_s: float, head_ts: int) -> None:

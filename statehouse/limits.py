@@ -116,10 +116,17 @@ CALLS_PER_CONNECTION: Final = 100
 """Calls that one connection may have under way; clients hold further ones back by themselves."""
 CALLS: Final = 10_000
 """Calls that all connections together may have under way."""
+STORE_DESCRIPTORS: Final = 800
+"""Open files that connections leave to the rest of the daemon: LevelDB's tables (500), segments (OPEN_SEGMENTS), and
+what is open for a moment."""
 CONNECTIONS: Final = 1_024
 """Connections that are held at once, unless an operator says otherwise."""
+OPEN_CALLS: Final = 1_000
+"""As CALLS, for the calls that need no token, so that they cannot keep out those that have one."""
 REQUESTS_BYTES: Final = 20 * MIB
-"""What requests of more than a few KiB may hold at once while they come in, over all connections."""
+"""What requests of more than a few KiB may hold at once until they are handled, over all connections."""
+REQUESTS_IN_LINE: Final = 200
+"""Requests that may wait for that; each has sent at most its first window, 64 KiB."""
 ANSWERS_BYTES: Final = 20 * MIB
 """What chunks of streams, and point reads that wait for their clients, may hold at once, over all connections."""
 CONNECTION_ANSWERS_BYTES: Final = 10 * MIB

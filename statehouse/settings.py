@@ -123,8 +123,8 @@ class Settings:
     max_connections: int = _setting(
         CONNECTIONS,
         whole_number("connections", at_least=1),
-        "Connections that may be open at once. Past it, the one that has been without a call for longest makes room; "
-        "when none is without a call, the new one is closed.",
+        "Connections that may be open at once. Past it, the one that has been without a call for longest, and for at "
+        "least 5 s, makes room; if there is none, the new one is closed. The limit on open files may allow fewer.",
     )
     connection_idle_s: float = _setting(
         900.0,

@@ -355,6 +355,7 @@ def test_what_an_address_beyond_loopback_is_warned_of(bound, changes, warned_of)
 
 
 def test_on_loopback_nothing_is_warned_of(make_daemon, token_file):
+    new_token(token_file)
     daemon = make_daemon(options=["--insecure", "--token-file", str(token_file)]).start()
     assert [line for line in daemon.lines if '"info"' not in line] == []
 

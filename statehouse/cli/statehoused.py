@@ -126,6 +126,8 @@ def _run(config: str | None, **options: str | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit the process; `arguments` default to the command line's."""
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # the daemon takes them over when it can
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(_exit_code(arguments))
 
 

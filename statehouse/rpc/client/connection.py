@@ -164,7 +164,7 @@ class ClientConnection:
                     await self._connect_and_read()
             if self.lost is None:
                 self.lose(self._why_not_open())
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no resolver, or TLS, takes
             self.lose(f"cannot connect to {address}: {reason_of(error)}")
         finally:
             self.lose(f"the connection to {address} was closed")

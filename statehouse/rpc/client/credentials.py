@@ -8,14 +8,15 @@ import ipaddress
 import os
 import re
 import ssl
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
+
+from statehouse.rpc.client.certificate_files import show_certificate, trust_authorities
+from statehouse.rpc.client.host_name import ascii_host
+from statehouse.rpc.given import FilePath, shown
 
 __all__ = ["Credentials", "Target"]
-
-FilePath: TypeAlias = str | os.PathLike[str]
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
 """A bearer token's characters: RFC 6750, 2.1."""
@@ -61,6 +62,37 @@ def _check_token(_: object, __: object, token: Any) -> None:
         raise ValueError("token is not the text of a token (letters, digits and ._~+/=-)")
 
 
+def _check_path(_: object, attribute: "Attribute[Any]", path: Any) -> None:
+    if path is None:
+        return
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"{attribute.name} must be the path of a file, a str or os.PathLike, not a {_kind(path)}")
+    if not os.fspath(path):
+        raise ValueError(f"{attribute.name} is empty; leave it out for none")
+
+
+def _check_flag(_: object, attribute: "Attribute[Any]", flag: Any) -> None:
+    if not isinstance(flag, bool):
+        raise TypeError(f"{attribute.name} must be True or False, not a {_kind(flag)}")
+
+
+def _server_name(name: str | None) -> str | None:
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise TypeError(f"server_name must be a str, not a {_kind(name)}")
+    if not name:
+        raise ValueError("server_name is empty; leave it out to take the host's name")
+    try:
+        return ascii_host(name)
+    except ValueError as error:
+        raise ValueError(f"server_name {shown(name, 'name')} is no name of a host: {error}") from None
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
 @frozen
 class Credentials:
     """What a client shows, and what it asks its daemon to show.
@@ -71,11 +103,11 @@ class Credentials:
     """
 
     token: str | None = field(default=None, repr=False, validator=_check_token)
-    ca_file: FilePath | None = None
-    cert_file: FilePath | None = None
-    key_file: FilePath | None = None
-    server_name: str | None = None
-    insecure: bool = False
+    ca_file: FilePath | None = field(default=None, validator=_check_path)
+    cert_file: FilePath | None = field(default=None, validator=_check_path)
+    key_file: FilePath | None = field(default=None, validator=_check_path)
+    server_name: str | None = field(default=None, converter=_server_name)
+    insecure: bool = field(default=False, validator=_check_flag)
 
     @property
     def authorization(self) -> bytes | None:
@@ -88,7 +120,9 @@ class Credentials:
         ValueError when the credentials and the target do not go together, or a file cannot be used.
         """
         if not target.tls:
-            given = [name for name in ("ca_file", "cert_file", "key_file", "server_name") if getattr(self, name)]
+            given = [
+                name for name in ("ca_file", "cert_file", "key_file", "server_name") if getattr(self, name) is not None
+            ]
             if given:
                 raise ValueError(f"{', '.join(given)}: for TLS only, which the address does not ask for (use https://)")
             if self.token is not None and not target.on_this_machine and not self.insecure:
@@ -103,24 +137,9 @@ class Credentials:
             context = ssl.create_default_context()
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            _load("ca_file", self.ca_file, lambda path: context.load_verify_locations(cafile=path))
+            trust_authorities(context, self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["h2"])
         if self.cert_file is not None:
-            key = None if self.key_file is None else os.fspath(self.key_file)
-            _load(
-                "cert_file or key_file", self.cert_file, lambda path: context.load_cert_chain(path, key, _no_password)
-            )
+            show_certificate(context, self.cert_file, self.key_file)
         return context
-
-
-def _load(name: str, path: FilePath, load: Any) -> None:
-    try:
-        load(Path(path))
-    except OSError as error:  # ssl.SSLError is one
-        raise ValueError(f"{name} {os.fspath(path)!r} cannot be used: {error.strerror or error}") from error
-
-
-def _no_password() -> str:
-    # Without this OpenSSL would ask the terminal.
-    raise ValueError("key_file is encrypted, which is not supported")

@@ -59,9 +59,9 @@ async def _speak_tls(stream: anyio.abc.ByteStream, context: ssl.SSLContext, name
     return tls
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: OSError | ValueError) -> str:
     """Why a stream could not be made, in the system's words: the libraries between wrap them in the address again."""
-    if isinstance(error, TlsError):
+    if isinstance(error, TlsError) or not isinstance(error, OSError):
         return str(error)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if cause.errno and cause.errno > 0:

@@ -211,5 +211,9 @@ def check_seconds(name: str, seconds: object) -> None:
     """Raise TypeError for what is no number, ValueError unless it is finite and above 0."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         raise TypeError(f"{name} must be a number of seconds, not a {type(seconds).__name__}")
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(f"{name} must be a finite number of seconds above 0, got {seconds}")
+    try:
+        finite = float(seconds)
+    except OverflowError:
+        raise ValueError(f"{name} must be a finite number of seconds above 0, got one that no float holds") from None
+    if not (finite > 0 and math.isfinite(finite)):
+        raise ValueError(f"{name} must be a finite number of seconds above 0, got {finite:g}")

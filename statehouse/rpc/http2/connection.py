@@ -39,8 +39,6 @@ __all__ = ["Connection"]
 
 H = TypeVar("H")
 
-CONTINUATIONS: Final = 64
-"""Frames that one header block may take (CVE-2024-27316)."""
 SETTINGS_BYTES: Final = 32 * 6
 """Of one SETTINGS frame. There are six settings; one that names the window 2,730 times has us change every stream as
 often."""

@@ -124,7 +124,7 @@ class Authenticator:
         self._known = {token.id.encode(): _known(token) for token in read_tokens(self._path).values()}
 
     def caller(self, authorization: bytes | None) -> Caller:
-        """Who sent this value of `authorization` (None: none was sent, or more than one).
+        """Who sent this value of `authorization` (None: none was sent; empty: more than one).
 
         Raises UnauthenticatedError, which does not tell an unknown id from a wrong secret.
         """

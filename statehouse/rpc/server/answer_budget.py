@@ -44,14 +44,14 @@ class Hold:
     """What it has taken since then."""
     ended: bool = False
 
-    def keep(self, size_bytes: int) -> None:
+    def keep(self, size_bytes: int, taken_bytes: int = 0) -> None:
         """From now on this much is held; it may be more than was asked for.
 
-        The first time says what there is to take. Each later time is a sign of life of the peer, if it took enough:
-        a byte now and then is as good as nothing.
+        The first time says what there is to take. Each later time tells what the peer took, which may free nothing yet.
+        It is a sign of life, if it is enough: a byte now and then is as good as nothing.
         """
         freed, self.size_bytes = self.size_bytes - size_bytes, size_bytes
-        self.moved_bytes += freed
+        self.moved_bytes += taken_bytes
         unread = self.moved_at == math.inf
         if unread or self.moved_bytes >= ANSWER_LEAST_BYTES:
             self.moved_at, self.moved_bytes = trio.current_time(), 0

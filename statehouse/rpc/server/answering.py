@@ -11,11 +11,13 @@ from typing import Final
 import trio
 
 from statehouse.actors.reply import Reply
+from statehouse.errors import OverloadedError
 from statehouse.limits import KIB
 from statehouse.rpc.messages import Compressed
 from statehouse.rpc.server.answer_budget import Hold
 from statehouse.rpc.server.call import ServerCall, Unsent, Work
 from statehouse.rpc.server.capacity import Capacity, ConnectionAnswers
+from statehouse.rpc.server.dispatch import Kind
 from statehouse.rpc.server.failures import answer_stalled
 from statehouse.rpc.server.protocol import ServerProtocol
 from statehouse.rpc.server.sender import OUTPUT_BYTES, Sender
@@ -24,6 +26,8 @@ __all__ = ["INFLATED_HERE_BYTES", "Answering"]
 
 SMALL_ANSWER_BYTES: Final = 4 * KIB
 """An answer up to this size may wait for the client's windows without being counted."""
+LONGEST_READ_BYTES: Final = 16 * KIB
+"""The longest request of a read that may wait for its client's window: names are far shorter."""
 INFLATED_HERE_BYTES: Final = KIB
 """A longer message in gzip is inflated in a worker thread."""
 
@@ -46,7 +50,18 @@ class Answering:
                 request = await trio.to_thread.run_sync(compressed.inflate, limiter=self._capacity.inflating)
         finally:
             self._capacity.requests.give_back(len(compressed.content))
-        await self.carry_out(call, call.endpoint.handler(request, call.caller))
+        del compressed
+        if self.must_wait(call):
+            await self.read_when_there_is_room(call, request, call.endpoint.answer_bytes)
+            return
+        work = call.endpoint.handler(request, call.caller)
+        if isinstance(work, bytes):
+            late = self.send_late(call, work, request)
+            del work, request  # they are held there, or not at all
+            await late
+        else:
+            del request
+            await self.carry_out(call, work)
 
     async def carry_out(self, call: ServerCall, work: bytes | Work) -> None:
         """Send what a handler returned, when it is there. Raises what the work raises."""
@@ -78,6 +93,8 @@ class Answering:
 
     async def read_when_there_is_room(self, call: ServerCall, request: bytes, size_bytes: int) -> None:
         """Carry out a read whose answer takes `size_bytes` at most when so much may be held, and not before."""
+        if len(request) > LONGEST_READ_BYTES:  # no read needs so long a request, and it would wait here uncounted
+            raise OverloadedError("the client takes nothing now, and the request is too long to be kept until it does")
         await self._window(call)
         async with self._hold(call, size_bytes) as hold:
             answer = call.endpoint.handler(request, call.caller)
@@ -86,6 +103,11 @@ class Answering:
     async def _send_held(self, call: ServerCall, answer: bytes, hold: Hold) -> None:
         with self._answers.budget(hold.size_bytes).holding(hold):
             await self._send(call, [answer], hold)
+
+    def must_wait(self, call: ServerCall) -> bool:
+        """Whether a call's answer may be large, and its client takes next to nothing now: better not read yet."""
+        takes_next_to_nothing = self._protocol.room(call.stream) < SMALL_ANSWER_BYTES
+        return call.endpoint.kind is Kind.UNARY and call.endpoint.answer_bytes > 0 and takes_next_to_nothing
 
     def send_now(self, call: ServerCall, piece: bytes) -> None:
         """Put a piece of an answer, within the client's windows, to the output."""
@@ -102,10 +124,6 @@ class Answering:
     @staticmethod
     def _end_of(call: ServerCall) -> Callable[[], None]:
         return lambda: call.cancel(answer_stalled())
-
-    def must_wait(self, call: ServerCall) -> bool:
-        """Whether a call's answer may be large, and its client takes next to nothing now: better not read yet."""
-        return call.endpoint.answer_bytes > 0 and self._protocol.room(call.stream) < SMALL_ANSWER_BYTES
 
     async def _send_chunks(self, call: ServerCall, chunks: AsyncGenerator[list[bytes], None]) -> None:
         while not call.over:
@@ -137,5 +155,5 @@ class Answering:
                 call.inside_message = bool(unsent)
                 self.send_now(call, piece)
                 if hold is not None:
-                    hold.keep(unsent.kept_bytes)
+                    hold.keep(unsent.kept_bytes, taken_bytes=len(piece))
                 self._sender.flush()

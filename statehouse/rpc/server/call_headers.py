@@ -34,6 +34,7 @@ ACCEPTED_ENCODINGS: Final = b"identity,gzip"
 _FIELD_BYTES: Final = 32
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_GRPC: Final = re.compile(rb"application/grpc(?:[+;].*)?")
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
 _NEEDED: Final = (b":method", b":scheme", b":path")
 _OF_ANOTHER_HTTP: Final = frozenset(
@@ -66,6 +67,8 @@ class Plain:
 
     status: bytes
     content_length: int | None = None
+    head: bool = False
+    """It asks for the headers alone."""
 
 
 @frozen
@@ -99,7 +102,8 @@ def read(fields: Fields) -> Received:
                 return Malformed("a field that HTTP/2 does not have")
         if _CONTROL.search(value):
             return Malformed("a control character in a header")
-        found[name] = value
+        # Of two tokens neither counts: who stands between may have judged the other one.
+        found[name] = b"" if name == b"authorization" and name in found else value
     if not any(name in found for name in _PSEUDO):
         return Trailers()
     if not all(found.get(name) for name in _NEEDED):
@@ -109,8 +113,8 @@ def read(fields: Fields) -> Received:
         return Malformed("a content-length that is none")
     content_length = None if length is None else int(length)
     if found[b":method"] != b"POST":
-        return Plain(b"405", content_length)
-    if not found.get(b"content-type", b"").startswith(b"application/grpc"):
+        return Plain(b"405", content_length, head=found[b":method"] == b"HEAD")
+    if not _GRPC.fullmatch(found.get(b"content-type", b"")):
         return Plain(b"415", content_length)
     timeout = found.get(b"grpc-timeout")
     return CallHeaders(

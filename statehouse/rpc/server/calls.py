@@ -19,10 +19,10 @@ from statehouse.actors.reply import Reply
 from statehouse.errors import InvalidRequestError, OverloadedError, StatehouseError
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error
 from statehouse.rpc.http2.streams import Stream
-from statehouse.rpc.messages import MESSAGE_HEADER_BYTES, Compressed
+from statehouse.rpc.messages import MESSAGE_HEADER, MESSAGE_HEADER_BYTES, Compressed
 from statehouse.rpc.server.access import Caller
 from statehouse.rpc.server.answering import INFLATED_HERE_BYTES, Answering
-from statehouse.rpc.server.call import ServerCall, Unsent
+from statehouse.rpc.server.call import ServerCall
 from statehouse.rpc.server.call_headers import CallHeaders, refusal
 from statehouse.rpc.server.capacity import Capacity
 from statehouse.rpc.server.dispatch import Endpoint, Kind
@@ -129,19 +129,18 @@ class Calls:
             self._end(call, event.error)
 
     def _admit(self, stream: Stream, headers: CallHeaders, now: float) -> None:
-        if not self._capacity.has_room_for_a_call(len(self._calls)):
-            error = OverloadedError("too many calls are under way")
-            self._capacity.refusals.note(Refusal.TOO_MANY_CALLS, error.message, peer=self._peer, now=now)
-            self._protocol.refuse(stream, encode_error(error), started=False)
-            return
         found = self._find(headers, self._peer)
         if isinstance(found, EncodedError):
             self._protocol.refuse(stream, found, started=False)
             return
+        if not self._capacity.let_in(found[0], len(self._calls)):
+            error = OverloadedError("too many calls are under way")
+            self._capacity.refusals.note(Refusal.TOO_MANY_CALLS, error.message, peer=self._peer, now=now)
+            self._protocol.refuse(stream, encode_error(error), started=False)
+            return
         deadline = math.inf if headers.timeout_s is None else now + headers.timeout_s
         due = min(deadline, now + REQUEST_S)
         self._calls[stream.id] = ServerCall(stream, *found, headers.gzip, deadline, due)
-        self._capacity.calls += 1
         self.soonest_due = min(self.soonest_due, due)
 
     def _message_came(self, call: ServerCall, message: bytes | Compressed) -> None:
@@ -168,7 +167,7 @@ class Calls:
             self._end(call, encode_error(InvalidRequestError("the call takes one message, and none came")))
         elif isinstance(request, Compressed):
             self._inflate(call, request)
-        elif call.endpoint.kind is Kind.UNARY and self._answering.must_wait(call):
+        elif self._answering.must_wait(call):
             self._in_task(call, self._answering.read_when_there_is_room(call, request, call.endpoint.answer_bytes))
         else:
             self._answer(call, request)
@@ -228,7 +227,7 @@ class Calls:
         except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it is this call's outcome
             self._end(call, self._failure(call, error))
         else:
-            self._answering.send_now(call, Unsent([answer]).take(len(answer) + MESSAGE_HEADER_BYTES))
+            self._answering.send_now(call, MESSAGE_HEADER.pack(0, len(answer)) + answer)
 
     # The calls that need a task
 
@@ -278,7 +277,7 @@ class Calls:
         """The call is over; it counts no more when nothing works for it."""
         call.over = True
         if not call.working and self._calls.pop(call.stream.id, None) is not None:
-            self._capacity.calls -= 1
+            self._capacity.let_out(call.endpoint)
             self._ended()
 
     def _failure(self, call: ServerCall, error: Exception) -> EncodedError:

@@ -13,9 +13,11 @@ from statehouse.limits import (
     CONNECTION_LISTINGS_BYTES,
     LISTINGS_BYTES,
     MIB,
+    OPEN_CALLS,
     REQUESTS_BYTES,
 )
 from statehouse.rpc.server.answer_budget import AnswerBudget
+from statehouse.rpc.server.dispatch import Endpoint
 from statehouse.rpc.server.refusals import Refusals
 from statehouse.rpc.server.request_budget import RequestBudget
 
@@ -39,9 +41,24 @@ class Capacity:
     calls: int = 0
     """Under way, on all connections."""
 
-    def has_room_for_a_call(self, connection_calls: int) -> bool:
-        """Whether a connection with so many calls may have one more."""
-        return self.calls < CALLS and connection_calls < CALLS_PER_CONNECTION
+    open_calls: int = 0
+    """Of them, those that need no token."""
+
+    def let_in(self, endpoint: Endpoint, connection_calls: int) -> bool:
+        """Count a call of a connection that has so many others, if there is room for it."""
+        if self.calls >= CALLS or connection_calls >= CALLS_PER_CONNECTION:
+            return False
+        if endpoint.open_to_all:
+            if self.open_calls >= OPEN_CALLS:
+                return False
+            self.open_calls += 1
+        self.calls += 1
+        return True
+
+    def let_out(self, endpoint: Endpoint) -> None:
+        """A call that was let in has ended, with its work."""
+        self.calls -= 1
+        self.open_calls -= endpoint.open_to_all
 
 
 class ConnectionAnswers:

@@ -44,7 +44,7 @@ class ServerConnection:
         self._peer = peer
         now = trio.current_time()
         self._lifetime = Lifetime.beginning(limits, now)
-        self._protocol = ServerProtocol(request_bytes, capacity.requests, now)
+        self._protocol = ServerProtocol(request_bytes, capacity.requests, now, self._output_came)
         self._sender = Sender(link, self._protocol, self.leave)
         self._calls: Calls | None = None  # while it runs
         self._reading = trio.CancelScope()  # until the connection must be looked after
@@ -54,6 +54,11 @@ class ServerConnection:
         self._calls_ended = False  # in this turn
         self._draining = False
         self._leaving = False
+
+    @property
+    def streams(self) -> int:
+        """How many HTTP/2 streams are open."""
+        return len(self._protocol.streams)
 
     @property
     def idle_since(self) -> float | None:
@@ -170,6 +175,9 @@ class ServerConnection:
         """Look at the time no later than this."""
         if when < self._next_look_at:  # to ask Trio for the deadline costs more than a call may
             self._next_look_at = self._reading.deadline = when
+
+    def _output_came(self) -> None:
+        self._sender.wake()
 
     def _call_ended(self) -> None:
         if self._in_turn:

@@ -5,11 +5,13 @@ from typing import Final
 from statehouse.rpc.http2.frames import ErrorCode
 from statehouse.rpc.http2.outgoing import Outgoing
 from statehouse.rpc.http2.streams import Stream
+from statehouse.rpc.server.call_headers import Plain
 from statehouse.rpc.server.response_blocks import ResponseBlocks
 
 __all__ = ["PlainAnswers"]
 
 TEXT: Final = b"This is a Statehouse daemon. It speaks gRPC: use a Statehouse client, statehousectl or grpcurl.\n"
+_SIZE: Final = b"%d" % len(TEXT)
 
 
 class PlainAnswers:
@@ -20,9 +22,15 @@ class PlainAnswers:
         self._blocks = blocks
         self._unsent: dict[int, tuple[Stream, bytes]] = {}
 
-    def answer(self, stream: Stream, status: bytes) -> None:
+    def answer(self, stream: Stream, request: Plain) -> None:
         """Begin to answer; the rest follows by `go_on`."""
-        headers = [(b":status", status), (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(TEXT))]
+        headers = [(b":status", request.status), (b"content-type", b"text/plain"), (b"content-length", _SIZE)]
+        if request.status == b"405":
+            headers.append((b"allow", b"POST"))
+        if request.head:
+            self._connection.send_headers(stream, self._blocks.other(headers), ends=True)
+            self._done(stream)
+            return
         self._connection.send_headers(stream, self._blocks.other(headers), ends=False)
         # Those that were reset since: a peer whose window never grows must not have us keep them.
         self._unsent = {each.id: (each, text) for each, text in self._unsent.values() if not each.closed}
@@ -47,5 +55,8 @@ class PlainAnswers:
             self._unsent[stream.id] = stream, rest
             return
         del self._unsent[stream.id]
+        self._done(stream)
+
+    def _done(self, stream: Stream) -> None:
         if not stream.closed:  # the client is still sending: it may stop (RFC 9113, 8.1)
             self._connection.reset(stream, ErrorCode.NO_ERROR)

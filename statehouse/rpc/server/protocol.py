@@ -3,12 +3,13 @@
 Bytes go into `receive`, and `take_events` has what they mean for calls. A call's request is one message, or
 several in a conversation; each is put together here and bounded here:
 
-* a stream may send 64 KiB at first. Once a message's length is known it may send the rest of it, if there is
-  room for it; else the call is refused. So nobody has us keep more than we chose to.
+* a stream may send 64 KiB at first. Once a message's length is known it may send the rest of it, as soon as there is
+  room for it; when too many wait for that, it is refused. So nobody has us keep more than we chose to.
 * a message up to FREE_MESSAGE_BYTES needs no room: whoever fills the memory that large requests share must not
   keep small ones out. They are bounded by the calls that a connection may have.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from attrs import define
@@ -51,7 +52,7 @@ from statehouse.rpc.server.events import (
     RoomGrew,
 )
 from statehouse.rpc.server.plain_http import PlainAnswers
-from statehouse.rpc.server.request_budget import RequestBudget
+from statehouse.rpc.server.request_budget import RequestBudget, Waiting
 from statehouse.rpc.server.response_blocks import ResponseBlocks
 
 __all__ = ["ServerProtocol"]
@@ -67,19 +68,26 @@ class _Request:
 
     reader: MessageReader
     content_length: int | None
-    plain_status: bytes | None = None
-    """Of the answer to a request that is no gRPC; its content is not looked at."""
+    plain: Plain | None = None
+    """A request that is no gRPC; its content is not looked at."""
     received_bytes: int = 0
     held_bytes: int = 0
     holds_current: bool = False
     """Whether the message that has begun is among them."""
+    waiting: Waiting | None = None
+    """In line for what its message takes; until then it gets no more window."""
 
 
 class ServerProtocol(Connection[Received]):
     """The frames of one connection. `ended` says that the peer broke HTTP/2; the GOAWAY is then in `output`."""
 
-    def __init__(self, request_bytes: int, budget: RequestBudget, now: float) -> None:
-        """`request_bytes` is the longest message of a request; `budget` is shared with other connections."""
+    def __init__(
+        self, request_bytes: int, budget: RequestBudget, now: float, output_came: Callable[[], None] = lambda: None
+    ) -> None:
+        """`request_bytes` is the longest message of a request; `budget` is shared with other connections.
+
+        `output_came` is called when there is output that nothing here was told to make: room for a request came free.
+        """
         settings = {
             Setting.MAX_CONCURRENT_STREAMS: CALLS_PER_CONNECTION,
             Setting.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
@@ -93,6 +101,7 @@ class ServerProtocol(Connection[Received]):
         )
         self._request_bytes = request_bytes
         self._budget = budget
+        self._output_came = output_came
         self._events: list[Event] = []
         self._ended_bytes = 0
         self._blocks = ResponseBlocks()
@@ -164,7 +173,7 @@ class ServerProtocol(Connection[Received]):
         if len(self.streams) > CALLS_PER_CONNECTION:
             raise StreamFaultError(stream.id, ErrorCode.REFUSED_STREAM, "more streams than were allowed")
         if isinstance(headers, Plain):
-            stream.call = _Request(MessageReader(0), headers.content_length, plain_status=headers.status)
+            stream.call = _Request(MessageReader(0), headers.content_length, plain=headers)
             if ends:
                 self._request_ended(stream, stream.call)
             return
@@ -190,7 +199,7 @@ class ServerProtocol(Connection[Received]):
         if request is None:  # refused already
             return
         request.received_bytes += len(payload)
-        if request.plain_status is not None:
+        if request.plain is not None:
             if ends or request.received_bytes > FREE_MESSAGE_BYTES:  # enough of it
                 self._request_ended(stream, request, ends=ends)
             return
@@ -199,7 +208,7 @@ class ServerProtocol(Connection[Received]):
             if messages:
                 request.holds_current = False  # another one that follows is kept beside them
             if request.reader.message_bytes > FREE_MESSAGE_BYTES and not request.holds_current:
-                self._hold(request)
+                self._hold(stream, request)
         except (InvalidRequestError, OverloadedError) as error:
             self._refuse(stream, encode_error(error))
             return
@@ -208,18 +217,26 @@ class ServerProtocol(Connection[Received]):
         if ends:
             self._request_ended(stream, request)
             return
-        # A message may come in whole, whatever the window; between messages there is a window's worth of room.
+        self._let_come(stream, request)
+
+    def _let_come(self, stream: Stream, request: _Request) -> None:
+        """A message may come in whole, whatever the window; between messages there is a window's worth of room."""
+        if request.waiting is not None:
+            return
         wanted = request.reader.missing_bytes or (FIRST_WINDOW if stream.receive_window < FIRST_WINDOW // 2 else 0)
         if stream.receive_window < wanted:
             self.grant(stream, wanted - stream.receive_window)
 
     def _request_ended(self, stream: Stream, request: _Request, *, ends: bool = True) -> None:
         stream.call = None
+        if request.waiting is not None:  # all of it came within its first window
+            self._budget.leave(request.waiting)
+            request.waiting = None
         self._ended_bytes += request.held_bytes  # until the events are handled, its message is kept
         if ends and request.content_length not in (None, request.received_bytes):
             raise StreamFaultError(stream.id, ErrorCode.PROTOCOL_ERROR, "not as much DATA as content-length says")
-        if request.plain_status is not None:
-            self._plain.answer(stream, request.plain_status)
+        if request.plain is not None:
+            self._plain.answer(stream, request.plain)
         elif request.reader.missing_bytes:
             error = InvalidRequestError("the request ends in the middle of a message")
             self._events.append(CallRefused(stream, encode_error(error)))
@@ -230,12 +247,25 @@ class ServerProtocol(Connection[Received]):
         self._let_go(stream)
         self._events.append(CallRefused(stream, error))
 
-    def _hold(self, request: _Request) -> None:
+    def _hold(self, stream: Stream, request: _Request) -> None:
         size = request.reader.message_bytes
-        if not self._budget.take(size):
-            raise OverloadedError("large requests under way hold all the memory that they may; try again")
-        request.held_bytes += size
-        request.holds_current = True
+
+        def admitted() -> None:
+            request.waiting = None
+            request.held_bytes += size
+            request.holds_current = True
+
+        def admitted_later() -> None:
+            admitted()
+            self._let_come(stream, request)
+            self._output_came()
+
+        if self._budget.take(size):
+            admitted()
+        elif request.waiting is None:
+            request.waiting = self._budget.wait(size, admitted_later)
+            if request.waiting is None:
+                raise OverloadedError("large requests under way hold all the memory that they may; try again")
 
     def _let_go(self, stream: Stream) -> None:
         request, stream.call = stream.call, None
@@ -243,6 +273,9 @@ class ServerProtocol(Connection[Received]):
             self._let_go_of_bytes(request)
 
     def _let_go_of_bytes(self, request: _Request) -> None:
+        if request.waiting is not None:
+            self._budget.leave(request.waiting)
+            request.waiting = None
         if request.held_bytes:
             self._budget.give_back(request.held_bytes)
             request.held_bytes = 0

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from statehouse.errors import PermissionDeniedError, StatehouseError, UnauthenticatedError
 
-__all__ = ["Refusal", "Refusals"]
+__all__ = ["LOGGED_S", "Refusal", "Refusals"]
 
 LOGGED_S: Final = 10.0
 """Refusals are logged at most this often."""

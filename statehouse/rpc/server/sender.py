@@ -45,6 +45,7 @@ class Sender:
             return
         if sent == len(output):
             output.clear()
+            self._waiting.unpark_all()
         else:
             del output[:sent]
             self._work.set()

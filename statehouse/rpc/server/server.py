@@ -18,6 +18,7 @@ import os
 import select
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -26,6 +27,7 @@ import trio
 from statehouse.errors import UnauthenticatedError, UnavailableError
 from statehouse.limits import CONNECTIONS, KIB, REQUEST_BYTES, Limits
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error
+from statehouse.rpc.http2.frames import ErrorCode, FrameType, frame, goaway_payload
 from statehouse.rpc.server.access import ANYONE, Authenticator, Caller
 from statehouse.rpc.server.build_version import BuildVersion, build_version
 from statehouse.rpc.server.call_headers import CallHeaders, refusal
@@ -38,13 +40,17 @@ from statehouse.rpc.server.lifetime import PREFACE_S, LifetimeLimits
 from statehouse.rpc.server.link import Link, SocketLink, StreamLink
 from statehouse.rpc.server.listener import open_listener, socket_address
 from statehouse.rpc.server.poller import Poller
-from statehouse.rpc.server.refusals import Refusal
+from statehouse.rpc.server.refusals import LOGGED_S, Refusal
 from statehouse.rpc.server.tls import ServerTls, accept_tls, peer_name
 
 __all__ = ["Server", "max_request_bytes", "serve"]
 
 EVICTED_AFTER_S: Final = 5.0
 """A connection that had a call within this time is in use, and makes no room for others."""
+
+_TOO_MANY: Final = frame(FrameType.SETTINGS, 0, 0) + frame(
+    FrameType.GOAWAY, 0, 0, goaway_payload(0, ErrorCode.ENHANCE_YOUR_CALM, b"too many connections")
+)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -120,6 +126,7 @@ class Server:
         return {
             "connections": self._accepted,
             "calls": self.capacity.calls,
+            "streams": sum(each.streams for each in self._connections),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "requests_bytes": self.capacity.requests.held_bytes,
             "answers_bytes": self.capacity.answers.held_bytes,
@@ -142,6 +149,7 @@ class Server:
         async with trio.open_nursery() as connections:
             if self._poller is not None:
                 connections.start_soon(self._poller.run)
+            connections.start_soon(self._log_refusals)
             async with trio.open_nursery() as accepting:
                 accept = functools.partial(trio.serve_listeners, handler_nursery=connections)
                 await accepting.start(accept, self._serve_connection, [listener])
@@ -174,23 +182,35 @@ class Server:
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         if self._accepted >= self._max_connections and not self._make_room():
             self._turn_away(Refusal.TOO_MANY_CONNECTIONS, f"{self._accepted} connections", _peer(stream))
+            if self._tls is None:
+                with suppress(OSError):  # it need not hear it
+                    os.write(stream.socket.fileno(), _TOO_MANY)
             return
         self._accepted += 1
         peer = _peer(stream)
         try:
             link: Link = StreamLink(stream) if self._poller is None else SocketLink(stream, self._poller)
             if self._tls is not None:
-                with trio.fail_after(PREFACE_S):
-                    secured = await accept_tls(stream, self._tls)
+                secured = await self._shake_hands(stream, self._tls, peer)
+                if secured is None:
+                    return
                 link = StreamLink(secured)
                 peer = peer_name(secured) or peer
             await self._converse(link, peer)
-        except (trio.BrokenResourceError, trio.TooSlowError, OSError) as error:
-            self._turn_away(Refusal.FAILED_HANDSHAKE, str(error.__cause__ or error) or type(error).__name__, peer)
         except Exception:  # the boundary: a bug ends one connection, never the daemon
             log.exception("connection failed")
         finally:
             self._accepted -= 1
+
+    async def _shake_hands(
+        self, stream: trio.SocketStream, tls: ServerTls, peer: str
+    ) -> trio.SSLStream[trio.SocketStream] | None:
+        try:
+            with trio.fail_after(PREFACE_S):
+                return await accept_tls(stream, tls)
+        except (trio.BrokenResourceError, trio.TooSlowError, OSError) as error:
+            self._turn_away(Refusal.FAILED_HANDSHAKE, str(error.__cause__ or error) or type(error).__name__, peer)
+            return None
 
     async def _converse(self, link: Link, peer: str) -> None:
         connection = ServerConnection(
@@ -215,6 +235,11 @@ class Server:
         self._connections.discard(longest)
         longest.leave()
         return True
+
+    async def _log_refusals(self) -> None:
+        while True:
+            await trio.sleep(LOGGED_S)
+            self.capacity.refusals.log_due(trio.current_time())
 
     def _turn_away(self, refusal: Refusal, why: str, peer: str) -> None:
         self.capacity.refusals.note(refusal, why, peer=peer, now=trio.current_time())

@@ -1,17 +1,27 @@
 """Who a client says it is and whom it believes: over TLS, Unix sockets and plain TCP, against grpcio."""
 
+import os
+import re
 import socket
 import ssl
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
 import trustme
 from client import memory_service
+from cryptography.hazmat.primitives import serialization
 
 from statehouse import AsyncStatehouse, ConnectionError, Statehouse
+from statehouse.rpc.client import certificate_files
 from statehouse.rpc.client.credentials import Credentials, Target
+from statehouse.rpc.client.dial import dialer
+from statehouse.rpc.client.stub import Stub
+from statehouse.rpc.client.transport import Transport
+from statehouse.v1 import statehouse_pb2 as pb
 
 TOKEN = "sth_0123456789ab_" + "s3cret" * 7
 
@@ -215,8 +225,8 @@ def test_a_token_may_stay_on_the_machine(host):
     ("url", "options", "message"),
     [
         ("https://db:1", {"ca_file": "/nowhere/ca.pem"}, "ca_file '/nowhere/ca.pem' cannot be used: No such file"),
-        ("https://db:1", {"ca_file": __file__}, "ca_file .* cannot be used"),
-        ("https://db:1", {"cert_file": __file__}, "cert_file or key_file .* cannot be used"),
+        ("https://db:1", {"ca_file": __file__}, "ca_file .* has no certificate in PEM form"),
+        ("https://db:1", {"cert_file": __file__}, "cert_file .* has no certificate in PEM form"),
         ("https://db:1", {"key_file": "key.pem"}, "key_file needs"),
         ("db:1", {"ca_file": "ca.pem"}, "ca_file: for TLS only"),
         ("unix:/s", {"server_name": "db", "cert_file": "c"}, "cert_file, server_name: for TLS only"),
@@ -225,6 +235,108 @@ def test_a_token_may_stay_on_the_machine(host):
 def test_credentials_that_do_not_fit(url, options, message):
     with pytest.raises(ValueError, match=message):
         Statehouse(url, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"server_name": "☃☃"}, ValueError, "server_name '☃☃' is no name of a host: no host name by IDNA"),
+        ({"server_name": "."}, ValueError, "server_name '.' is no name"),
+        ({"server_name": ".db"}, ValueError, "server_name '.db' is no name"),
+        ({"server_name": "a\0b"}, ValueError, "server_name 'a.x00b' is no name"),
+        ({"server_name": TOKEN + "é"}, ValueError, r"server_name 'sth_\.\.\.é' is no name"),
+        ({"server_name": ""}, ValueError, "server_name is empty"),
+        ({"server_name": 5}, TypeError, "server_name must be a str, not a int"),
+        ({"insecure": "no"}, TypeError, "insecure must be True or False, not a str"),
+        ({"insecure": None}, TypeError, "insecure must be True or False, not a NoneType"),
+        ({"ca_file": ""}, ValueError, "ca_file is empty"),
+        ({"ca_file": 5}, TypeError, "ca_file must be the path of a file, a str or os.PathLike, not a int"),
+        ({"cert_file": b"c"}, TypeError, "cert_file must be the path"),
+        ({"cert_file": "c", "key_file": ["k"]}, TypeError, "key_file must be the path"),
+        ({"ca_file": "a\0b"}, ValueError, "ca_file 'a.x00b' cannot be used: no file has such a name"),
+        ({"timeout_s": 10**400}, ValueError, "timeout_s must be a finite number of seconds"),
+        ({"connect_timeout_s": 10**9_999}, ValueError, "connect_timeout_s must be a finite number of seconds"),
+        ({"timeout_s": "1"}, TypeError, "timeout_s must be a number"),
+    ],
+)
+@pytest.mark.parametrize("client", [Statehouse, AsyncStatehouse])
+def test_options_are_looked_at_when_a_client_is_made(client, options, error, message):
+    with pytest.raises(error, match=message):
+        client("https://db:1", **options)
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+@pytest.mark.parametrize("given", [TOKEN, f"https://user:{TOKEN}@db", "-----BEGIN\n" + TOKEN, TOKEN * 100])
+def test_a_secret_in_the_place_of_a_file_is_not_repeated(name, given, files):
+    with pytest.raises(ValueError, match=rf"{name} .* cannot be used: (No such file|File name too long)") as caught:
+        Statehouse("https://db:1", **{**({} if name != "key_file" else files), name: given})
+    assert TOKEN[17:] not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.fixture
+def files(ca, tmp_path):
+    return files_of(ca.issue_cert("agent-7"), tmp_path)
+
+
+def test_which_file_it_is_that_cannot_be_used(ca, files, tmp_path):
+    cert, key = files["cert_file"], files["key_file"]
+    other = tmp_path / "other.pem"
+    other.write_bytes(ca.issue_cert("agent-8").private_key_pem.bytes())
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_text("-----BEGIN PRIVATE KEY-----\nnothing\n-----END PRIVATE KEY-----\n")
+    encrypted = tmp_path / "encrypted.pem"
+    loaded = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    encrypted.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"passphrase"),
+        )
+    )
+    for ours, message in (
+        ({"cert_file": cert, "key_file": "/none"}, "key_file '/none' cannot be used: No such file or directory"),
+        ({"cert_file": "/none", "key_file": key}, "cert_file '/none' cannot be used: No such file or directory"),
+        ({"cert_file": tmp_path, "key_file": key}, f"cert_file '{tmp_path}' cannot be used: it is not a regular file"),
+        ({"cert_file": cert}, f"cert_file '{cert}' cannot be used: it has no private key in PEM form; key_file names"),
+        ({"cert_file": cert, "key_file": cert}, f"key_file '{cert}' cannot be used: it has no private key in PEM form"),
+        (
+            {"cert_file": cert, "key_file": other},
+            f"the private key in key_file '{other}' does not belong to the first certificate in cert_file '{cert}'",
+        ),
+        ({"cert_file": cert, "key_file": encrypted}, f"key in key_file '{encrypted}' is encrypted"),
+        ({"cert_file": cert, "key_file": damaged}, f"with key_file '{damaged}' cannot be used: damaged"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Statehouse("https://db:1", **ours)
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+def test_a_pipe_is_not_waited_for(name, files, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=f"{name} .*pipe' cannot be used: it is not a regular file"):
+        Statehouse("https://db:1", **{**({} if name == "ca_file" else files), name: tmp_path / "pipe"})
+
+
+def test_a_file_without_end_is_not_read_to_the_end(files, monkeypatch):
+    monkeypatch.setattr(certificate_files, "PEM_FILE_BYTES", 100)
+    with pytest.raises(ValueError, match="it is larger than 100 bytes"):
+        Statehouse("https://db:1", **files)
+
+
+async def test_a_name_that_no_resolver_takes_is_a_lost_connection():
+    for dial in (dialer(Target("☃", 5), Credentials()), dialer(Target("a" * 64, 5, tls=True), Credentials())):
+        async with Transport(Target("db", 1), dial=dial) as transport:
+            with pytest.raises(ConnectionError, match="cannot connect to db:1: "):
+                await Stub(transport).Health(pb.HealthRequest())
+
+
+async def test_a_server_name_that_tls_does_not_take_is_a_lost_connection():
+    async def dial():
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=".")
+
+    async with Transport(Target("db", 1), dial=dial) as transport:
+        with pytest.raises(ConnectionError, match=r"cannot connect to db:1: .*idna"):
+            await Stub(transport).Health(pb.HealthRequest())
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "é", "x" * 5_000])

@@ -50,6 +50,17 @@ async def is_gone(peer):
     return peer.goodbye
 
 
+TOLD_TO_GO = b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\x1c\x07\0\0\0\0\0" + b"\0\0\0\0" + b"\0\0\0\x0b" + b"too many connections"
+"""SETTINGS, and GOAWAY with ENHANCE_YOUR_CALM and the reason."""
+
+
+async def all_of(stream):
+    received = b""
+    while more := await stream.receive_some():
+        received += more
+    return received
+
+
 async def test_the_one_that_has_been_idle_for_longest_makes_room(start_edge, dial):
     edge = await start_edge(max_connections=3)
     first, second, third = [await dial(edge) for _ in range(3)]
@@ -86,7 +97,7 @@ async def test_when_all_are_busy_the_new_one_is_turned_away(start_edge, dial, fa
     for _ in range(5):
         async with await edge.connect() as turned_away:
             with trio.fail_after(PATIENCE_S):
-                assert await turned_away.receive_some() == b""
+                assert await all_of(turned_away) == TOLD_TO_GO
     assert edge.server.census()["too_many_connections"] == 5
     for reply, _ in fake_engine.held:
         reply.succeed(1)
@@ -110,5 +121,5 @@ async def test_one_that_had_a_call_just_now_is_in_use(start_edge, dial, monkeypa
     assert await used.works()
     async with await edge.connect() as turned_away:
         with trio.fail_after(PATIENCE_S):
-            assert await turned_away.receive_some() == b""
+            assert await all_of(turned_away) == TOLD_TO_GO
     assert await used.works()

@@ -9,8 +9,10 @@ from rpc.fix_memory_peer import message, reset, settle, window_update
 
 from statehouse.limits import CALLS_PER_CONNECTION, KIB, MIB, REQUESTS_BYTES
 from statehouse.rpc.http2.frames import END_STREAM, FrameType, frame
+from statehouse.rpc.server import request_budget
 from statehouse.rpc.server.capacity import Capacity
-from statehouse.rpc.server.protocol import FREE_MESSAGE_BYTES, RequestBudget
+from statehouse.rpc.server.protocol import FREE_MESSAGE_BYTES
+from statehouse.rpc.server.request_budget import RequestBudget
 
 FIRST_WINDOW, FRAME = 65_535, 16_384
 LARGE = 3 * MIB
@@ -85,15 +87,15 @@ async def test_large_requests_share_what_there_is_and_small_ones_pass(over_memor
     await settle()
     assert capacity.requests.held_bytes == fit * (LARGE + 5)
     late = await begin(other, head(LARGE) + b"x")
-    assert await other.peer.status(late) == 8
-    assert "try again" in other.peer.headers[late]["grpc-message"]
+    await settle()
+    assert capacity.requests.waiting == 1
+    assert late not in other.peer.headers  # it waits, and its window does not grow
     small = b"x" * (FREE_MESSAGE_BYTES - 5)
     for connected in (one, other):
         assert await connected.peer.status(await connected.peer.call("/t/Count", small[: FRAME - 5])) == 0
     await one.peer.send(reset(streams[0]))
-    again = await begin(other, head(LARGE))
     await settle()
-    assert "grpc-status" not in other.peer.headers.get(again, {})
+    assert (capacity.requests.waiting, capacity.requests.held_bytes) == (0, fit * (LARGE + 5))
     await one.peer.leave()
     await one.over.wait()
     assert capacity.requests.held_bytes == LARGE + 5
@@ -197,3 +199,64 @@ async def test_every_message_of_a_call_is_held_though_it_takes_one_only(connecte
     await connected.peer.send(reset(stream_id))
     await settle()
     assert connected.nothing_is_held()
+
+
+def test_who_comes_first_is_let_in_first():
+    budget, admitted = RequestBudget(10), []
+    assert budget.take(10)
+    line = [budget.wait(size, lambda size=size: admitted.append(size)) for size in (8, 1, 2, 9)]
+    assert not budget.take(1)
+    budget.leave(line[1])
+    budget.give_back(7)
+    assert admitted == []
+    budget.give_back(3)
+    assert (admitted, budget.held_bytes, budget.waiting) == ([8, 2], 10, 1)
+    assert not budget.take(0)  # nobody overtakes
+    budget.leave(line[3])
+    budget.give_back(10)
+    assert (budget.held_bytes, budget.take(10)) == (0, True)
+
+
+async def test_a_request_that_waited_comes_in_whole(over_memory, autojump_clock):
+    capacity = Capacity()
+    one, other = [await over_memory(unary={"Count": count}, capacity=capacity) for _ in range(2)]
+    held = [await begin(one, head(LARGE)) for _ in range(REQUESTS_BYTES // (LARGE + 5))]
+    late, waits = other.peer.begin("/t/Count")
+    await other.peer.send(late, frame(FrameType.DATA, 0, waits, message(b"x" * LARGE)[:FRAME]))
+    await settle()
+    assert granted(other.peer, waits) == 0
+    await one.peer.send(reset(held[0]))
+    await other.peer.until(lambda: granted(other.peer, waits))
+    await upload(other.peer, waits, message(b"x" * LARGE)[FRAME:])
+    assert await other.peer.status(waits) == 0
+    assert other.peer.data[waits] == message(b"%d" % LARGE)
+
+
+async def test_one_that_waits_needs_no_room_when_all_of_it_came_at_once(over_memory, autojump_clock):
+    capacity = Capacity()
+    other = await over_memory(unary={"Count": count}, capacity=capacity)
+    assert capacity.requests.take(REQUESTS_BYTES)
+    content = message(b"x" * (2 * FREE_MESSAGE_BYTES))
+    stream_id = await begin(other, content[:FRAME])
+    await settle()
+    assert capacity.requests.waiting == 1
+    await upload(other.peer, stream_id, content[FRAME:])
+    assert await other.peer.status(stream_id) == 0
+    assert capacity.requests.waiting == 0
+
+
+async def test_the_line_has_an_end(over_memory, autojump_clock, monkeypatch):
+    monkeypatch.setattr(request_budget, "REQUESTS_IN_LINE", 2)
+    capacity = Capacity()
+    one, other = [await over_memory(unary={"Count": count}, capacity=capacity) for _ in range(2)]
+    for _ in range(REQUESTS_BYTES // (LARGE + 5)):
+        await begin(one, head(LARGE))
+    first, second, third = [await begin(other, head(LARGE) + b"x") for _ in range(3)]
+    assert await other.peer.status(third) == 8
+    assert "try again" in other.peer.headers[third]["grpc-message"]
+    assert capacity.requests.waiting == 2
+    await other.peer.send(reset(first))
+    await other.peer.leave()
+    await other.over.wait()
+    assert capacity.requests.waiting == 0
+    assert second not in other.peer.headers
