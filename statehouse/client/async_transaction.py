@@ -12,9 +12,11 @@ from statehouse.errors import (
     ErrorCode,
     InvalidRequestError,
     OverloadedError,
+    PermissionDeniedError,
     StatehouseError,
     StorageError,
     TransactionError,
+    UnauthenticatedError,
 )
 from statehouse.rpc.client.faults import NotConnectedError, NotProcessedError
 from statehouse.types import JsonObject
@@ -27,6 +29,18 @@ __all__ = ["AsyncTransaction"]
 
 ABORT_TIMEOUT_S: Final = 2.0
 """How long leaving a transaction's block by an exception may wait for the daemon. It expires there anyway."""
+
+
+_NOT_LOOKED_AT: Final = (
+    OverloadedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    NotConnectedError,
+    NotProcessedError,
+    TypeError,
+    ValueError,
+)
+"""What a commit ends with that was not sent, or that the daemon refused before it looked at the transaction."""
 
 
 class _State(Enum):
@@ -106,7 +120,7 @@ class AsyncTransaction:
         see the class. Raises TransactionError for a transaction that expired, ConnectionError when the outcome
         is not known (or nothing could be sent: then the transaction is still open), DiskFullError or StorageError
         when it did not happen and cannot any more, and OverloadedError when it did not happen and the transaction is
-        still open.
+        still open. After UnauthenticatedError and PermissionDeniedError it is as it was: the daemon did not look at it.
         """
         undecided = self._state is _State.UNDECIDED
         if not undecided:
@@ -116,8 +130,8 @@ class AsyncTransaction:
         try:
             answer = await self._client.stub.Commit(pb.CommitRequest(txn_id=self.txn_id), timeout_s=timeout_s)
             after = _State.COMMITTED
-        except (OverloadedError, NotConnectedError, NotProcessedError, TypeError, ValueError):
-            after = _State.UNDECIDED if undecided else _State.OPEN  # the daemon did not look at it
+        except _NOT_LOOKED_AT:
+            after = _State.UNDECIDED if undecided else _State.OPEN
             raise
         except (InvalidRequestError, StorageError):
             after = _State.FAILED

@@ -11,8 +11,10 @@ from statehouse import (
     InternalError,
     InvalidRequestError,
     OverloadedError,
+    PermissionDeniedError,
     StorageError,
     TransactionError,
+    UnauthenticatedError,
 )
 from statehouse.client import async_transaction
 from statehouse.rpc.client.faults import DeadlineError, LostCallError, NotConnectedError, NotProcessedError
@@ -204,6 +206,8 @@ def test_the_block_of_an_undecided_commit_asks_again_or_leaves_it_open(run, memo
     ("error", "state"),
     [
         (OverloadedError("busy"), "open"),
+        (UnauthenticatedError("a token"), "open"),
+        (PermissionDeniedError("a role"), "open"),
         (DiskFullError("full"), "not committed"),
         (StorageError("broken"), "not committed"),
         (InvalidRequestError("too large"), "not committed"),
