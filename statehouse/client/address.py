@@ -4,6 +4,8 @@ import re
 from typing import Final
 
 from statehouse.rpc.client.credentials import Target
+from statehouse.rpc.client.host_name import ascii_host
+from statehouse.rpc.given import shown
 
 __all__ = ["parse_url"]
 
@@ -19,19 +21,27 @@ UNIX_PATH_BYTES: Final = 107
 
 
 def parse_url(url: str) -> Target:
-    """Read `localhost:50051`, `https://host:port`, `[::1]:50051` or `unix:/path`; ValueError for anything else."""
+    """Read `localhost:50051`, `https://host:port`, `[::1]:50051` or `unix:/path`; ValueError for anything else.
+
+    Its message shows no secret: a token, a user or a password may stand in what is no address.
+    """
     unix = _UNIX.fullmatch(url)
     if unix is not None:
         if len(unix["path"].encode()) > UNIX_PATH_BYTES:
-            raise ValueError(f"{url!r}: the path of a Unix socket has at most {UNIX_PATH_BYTES} bytes")
+            raise ValueError(f"{shown(url, 'address')}: the path of a Unix socket has at most {UNIX_PATH_BYTES} bytes")
         return Target(path=unix["path"])
     match = _URL.fullmatch(url)
-    if match is None:
-        raise ValueError(f"{url!r} is not the address of a daemon: {_FORMS}")
+    # Whoever gave a token for a host is not to find it with the resolver.
+    if match is None or shown(url, "address") != repr(url):
+        raise ValueError(f"{shown(url, 'address')} is not the address of a daemon: {_FORMS}")
     scheme = (match["scheme"] or "http").lower()
     if scheme not in {"http", "https"}:
-        raise ValueError(f"{url!r}: {scheme}:// is not supported; {_FORMS}")
+        raise ValueError(f"{shown(url, 'address')}: {scheme}:// is not supported; {_FORMS}")
     port = int(match["port"])
     if not 1 <= port <= 65535:
-        raise ValueError(f"{url!r}: the port must be from 1 to 65535")
-    return Target(host=match["ipv6"] or match["host"], port=port, tls=scheme == "https")
+        raise ValueError(f"{shown(url, 'address')}: the port must be from 1 to 65535")
+    try:
+        host = ascii_host(match["ipv6"] or match["host"])
+    except ValueError as error:
+        raise ValueError(f"{shown(url, 'address')} is not the address of a daemon: {error}; {_FORMS}") from None
+    return Target(host=host, port=port, tls=scheme == "https")

@@ -19,11 +19,12 @@ from statehouse.client.formatting import event_lines
 from statehouse.client.replay import AsyncReplay
 from statehouse.client.types import Operation, ReplayEvent, StateResult
 from statehouse.client.values import from_struct
-from statehouse.rpc.client.credentials import Credentials, FilePath
+from statehouse.rpc.client.credentials import Credentials
 from statehouse.rpc.client.dial import dialer
 from statehouse.rpc.client.message_stream import MessageStream
 from statehouse.rpc.client.stub import Stub
 from statehouse.rpc.client.transport import CONNECT_TIMEOUT_S, TIMEOUT_S, Transport
+from statehouse.rpc.given import FilePath
 from statehouse.types import DEFAULT_NAMESPACE
 from statehouse.v1 import statehouse_pb2 as pb
 

@@ -20,8 +20,8 @@ from statehouse.client.async_transaction import AsyncTransaction
 from statehouse.client.loop_thread import LoopThread
 from statehouse.client.replay import AsyncReplay
 from statehouse.client.types import ReplayEvent, StateResult
-from statehouse.rpc.client.credentials import FilePath
 from statehouse.rpc.client.transport import CONNECT_TIMEOUT_S, TIMEOUT_S
+from statehouse.rpc.given import FilePath
 from statehouse.types import DEFAULT_NAMESPACE, JsonObject
 
 __all__ = ["Statehouse", "Transaction"]
