@@ -324,10 +324,9 @@ def test_a_file_without_end_is_not_read_to_the_end(files, monkeypatch):
 
 
 async def test_a_name_that_no_resolver_takes_is_a_lost_connection():
-    for dial in (dialer(Target("☃", 5), Credentials()), dialer(Target("a" * 64, 5, tls=True), Credentials())):
-        async with Transport(Target("db", 1), dial=dial) as transport:
-            with pytest.raises(ConnectionError, match="cannot connect to db:1: "):
-                await Stub(transport).Health(pb.HealthRequest())
+    async with Transport(Target("db", 1), dial=dialer(Target("☃", 5), Credentials())) as transport:
+        with pytest.raises(ConnectionError, match=r"cannot connect to db:1: .*not allowed"):
+            await Stub(transport).Health(pb.HealthRequest())
 
 
 async def test_a_server_name_that_tls_does_not_take_is_a_lost_connection():
