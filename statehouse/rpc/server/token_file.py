@@ -9,12 +9,14 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from statehouse.errors import ConfigError, NotFoundError
+from statehouse.rpc.given import without_secrets
 from statehouse.rpc.server.token_line import Token, token_of_line, token_to_line
 
 __all__ = ["add_token", "read_tokens", "revoke_token"]
@@ -22,6 +24,10 @@ __all__ = ["add_token", "read_tokens", "revoke_token"]
 TOKENS_AT_MOST: Final = 10_000
 LINE_BYTES: Final = 16 * 1024
 """The longest line, its line break included."""
+
+LOCK_WAIT_S: Final = 10.0
+"""How long a change waits for another one; a change takes milliseconds."""
+LOCK_POLL_S: Final = 0.01
 
 _OTHERS: Final = 0o077
 _MODE: Final = 0o600
@@ -39,7 +45,7 @@ def read_tokens(path: Path) -> dict[str, Token]:
             number = 0
             while line := file.readline(LINE_BYTES + 1):
                 number += 1
-                where = f"token file {path}, line {number}"
+                where = f"{_called(path)}, line {number}"
                 if len(line) > LINE_BYTES:
                     raise ConfigError(f"{where}: longer than {LINE_BYTES} bytes")
                 if not line.strip():
@@ -54,8 +60,8 @@ def read_tokens(path: Path) -> dict[str, Token]:
                     raise ConfigError(f"{where}: more than {TOKENS_AT_MOST} tokens")
                 tokens[token.id] = token
     except FileNotFoundError:
-        made_by = f"statehousectl token create --file {path}"
-        raise ConfigError(f"token file {path}: there is none; '{made_by}' makes it") from None
+        made_by = f"statehousectl token create --file {without_secrets(str(path))}"
+        raise ConfigError(f"{_called(path)}: there is none; '{made_by}' makes it") from None
     except OSError as error:
         raise _unusable(path, error) from error
     return tokens
@@ -69,9 +75,10 @@ def _open_private(path: str, flags: int) -> int:
         return descriptor
     os.close(descriptor)
     if not stat.S_ISREG(mode):
-        raise ConfigError(f"token file {path}: not a file")
+        raise ConfigError(f"{_called(path)}: not a file")
     raise ConfigError(
-        f"token file {path}: others than its owner may use it (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}"
+        f"{_called(path)}: others than its owner may use it (mode {stat.S_IMODE(mode):04o}): "
+        f"chmod 600 {without_secrets(str(path))}"
     )
 
 
@@ -80,9 +87,9 @@ def add_token(path: Path, token: Token) -> None:
     with _changing(path) as target:
         tokens = read_tokens(target) if target.exists() else {}
         if token.id in tokens:  # 48 random bits: not by chance
-            raise ConfigError(f"token file {path}: there is a token {token.id} already")
+            raise ConfigError(f"{_called(path)}: there is a token {token.id} already")
         if len(tokens) >= TOKENS_AT_MOST:
-            raise ConfigError(f"token file {path}: it holds {TOKENS_AT_MOST} tokens, the most there may be")
+            raise ConfigError(f"{_called(path)}: it holds {TOKENS_AT_MOST} tokens, the most there may be")
         _write(target, {**tokens, token.id: token})
 
 
@@ -93,24 +100,39 @@ def revoke_token(path: Path, token_id: str) -> Token:
         tokens = read_tokens(target)
         revoked = tokens.pop(token_id, None)
         if revoked is None:
-            raise NotFoundError(f"there is no token {token_id} in {path}")
+            raise NotFoundError(f"there is no token {token_id} in {without_secrets(str(path))}")
         _write(target, tokens)
         return revoked
 
 
 @contextmanager
 def _changing(path: Path) -> Iterator[Path]:
-    """Hold the file's lock, waiting for it; the path without symbolic links, so that none is replaced."""
+    """Hold the file's lock; the path without symbolic links, so that none is replaced.
+
+    Waits for it, and raises ConfigError after LOCK_WAIT_S.
+    """
     try:
         target = Path(os.path.realpath(path))
         lock = os.open(f"{target}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _take(lock, path)
             yield target
         finally:
             os.close(lock)
     except OSError as error:
         raise _unusable(path, error) from error
+
+
+def _take(lock: int, path: Path) -> None:
+    give_up_at = time.monotonic() + LOCK_WAIT_S
+    while True:  # flock itself would wait for ever, and who stopped in the middle of a change may never go on
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                held = f"another process has held its lock for {LOCK_WAIT_S:g} s, and may be changing it"
+                raise ConfigError(f"{_called(path)}: {held}; nothing was changed") from None
+        time.sleep(LOCK_POLL_S)
 
 
 def _write(target: Path, tokens: Mapping[str, Token]) -> None:
@@ -143,7 +165,12 @@ def _write(target: Path, tokens: Mapping[str, Token]) -> None:
         os.close(directory)
 
 
+def _called(path: Path | str) -> str:
+    # Whoever mistakes --file for the token itself must not find it in a message, and in the daemon's log.
+    return f"token file {without_secrets(str(path))}"
+
+
 def _unusable(path: Path, error: OSError) -> ConfigError:
     reason = os.strerror(error.errno) if error.errno is not None else str(error)
     hint = ": its owner's tokens are its owner's to change" if error.errno == errno.EPERM else ""
-    return ConfigError(f"token file {path}: {reason}{hint}")
+    return ConfigError(f"{_called(path)}: {reason}{hint}")

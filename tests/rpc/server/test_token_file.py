@@ -2,6 +2,7 @@
 
 import datetime as dt
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -268,6 +269,34 @@ def test_changes_at_once_all_happen(path):
     for thread in threads:
         thread.join()
     assert {*read_tokens(path)} == {token.id for tokens in kept for token in tokens}
+
+
+def test_a_lock_that_another_process_holds_is_not_waited_for_without_end(path, monkeypatch):
+    monkeypatch.setattr(token_file, "LOCK_WAIT_S", 0.0)
+    add_token(path, a_token(id="0" * 12))
+    lock = os.open(f"{path}.lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    said = f"token file {re.escape(str(path))}: another process has held its lock for 0 s.*nothing was changed"
+    with pytest.raises(ConfigError, match=said):
+        add_token(path, a_token())
+    with pytest.raises(ConfigError, match=said):
+        revoke_token(path, "0" * 12)
+    os.close(lock)
+    revoke_token(path, "0" * 12)
+    assert read_tokens(path) == {}
+
+
+def test_a_token_in_the_place_of_the_file_is_not_repeated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, token = new_token(Role.READ_ONLY, now=NOW)
+    with pytest.raises(ConfigError, match=r"token file sth_\.\.\.: there is none; 'statehousectl") as caught:
+        read_tokens(Path(token))
+    assert token[17:] not in str(caught.value)
+    Path(token).mkdir()
+    for attempt in (lambda: read_tokens(Path(token)), lambda: add_token(Path(token), a_token())):
+        with pytest.raises(ConfigError, match=r"token file .*sth_") as caught:
+            attempt()
+        assert token[17:] not in str(caught.value)
 
 
 def test_a_change_is_synced_before_it_takes_the_place_of_the_old(path, monkeypatch):
