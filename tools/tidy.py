@@ -55,6 +55,7 @@ LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
         "statehouse",
         "statehouse.client",
         "statehouse.daemon",
+        "statehouse.rpc.given",
         "statehouse.rpc.server.build_version",
         "statehouse.rpc.server.token_file",
         "statehouse.rpc.server.token_line",

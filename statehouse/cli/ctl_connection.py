@@ -11,7 +11,6 @@ tokens' hashes. So the variables of a client's files begin with STATEHOUSE_CLIEN
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec
 
 import click
@@ -19,6 +18,7 @@ from attrs import frozen
 
 from statehouse.cli.ctl_arguments import TEXT
 from statehouse.client import Statehouse
+from statehouse.rpc.given import read_file, without_secrets
 from statehouse.types import DEFAULT_NAMESPACE
 
 P = ParamSpec("P")
@@ -29,6 +29,8 @@ NAMESPACE_VARIABLE: Final = "STATEHOUSE_NAMESPACE"
 TOKEN_VARIABLE: Final = "STATEHOUSE_TOKEN"  # noqa: S105 - its name
 TOKEN_FILE_VARIABLE: Final = "STATEHOUSE_CLIENT_TOKEN_FILE"  # noqa: S105 - its name
 TOKEN_FILE_BYTES: Final = 8 * 1024
+TOKEN_HINT: Final = f"give a token with --token-file FILE or {TOKEN_VARIABLE}"
+"""What to do when the daemon asks for one."""
 
 
 @frozen
@@ -81,18 +83,21 @@ class Target:
     def token(self) -> str | None:
         """The token, from the file or the environment. UsageError when the file has none."""
         path = self.token_file
+        if path == "":
+            raise click.UsageError("--token-file is empty; it names the file that has the token")
         if path is None:
             path = None if os.environ.get(TOKEN_VARIABLE) else os.environ.get(TOKEN_FILE_VARIABLE)
         if not path:
             return os.environ.get(TOKEN_VARIABLE) or None
+        called = f"the token file {without_secrets(path)}"
         try:
-            with Path(path).open("rb") as file:
-                text = file.read(TOKEN_FILE_BYTES + 1)
+            text = read_file(path, TOKEN_FILE_BYTES + 1)
         except OSError as error:
-            raise click.UsageError(f"the token file {path} cannot be read: {error.strerror}") from error
+            # From None: the error that it was has the whole path.
+            raise click.UsageError(f"{called} cannot be read: {error.strerror}") from None
         words = text.split()
         if len(text) > TOKEN_FILE_BYTES or len(words) != 1 or not words[0].isascii():
-            raise click.UsageError(f"the token file {path} must have one token in it, and nothing else")
+            raise click.UsageError(f"{called} must have one token in it, and nothing else")
         return words[0].decode()
 
 

@@ -11,6 +11,7 @@ import click
 from statehouse.cli.ctl_arguments import TEXT
 from statehouse.cli.ctl_output import json_option, print_json
 from statehouse.client.formatting import one_line
+from statehouse.rpc.given import without_secrets
 from statehouse.rpc.server.token_file import add_token, read_tokens, revoke_token
 from statehouse.rpc.server.token_line import Role, Token, new_token
 from statehouse.types import JsonObject
@@ -107,7 +108,7 @@ def create(
         print_json({**_shown(made), "token": text})
     else:
         click.echo(text)
-    click.echo(f"token {made.id} is in {one_line(str(path))}; {_TAKEN_OVER}. It is not shown again.", err=True)
+    click.echo(f"token {made.id} is in {_called(path)}; {_TAKEN_OVER}. It is not shown again.", err=True)
 
 
 @token.command("list", short_help="Print the tokens of a file, without their secrets.")
@@ -139,7 +140,11 @@ def revoke(token_id: str, path: Path) -> None:
         # Not quoted: it may be a whole token, which belongs on no screen and in no log.
         raise click.UsageError("ID is the 12 hex digits after 'sth_', without the rest of the token")
     revoke_token(path, token_id)
-    click.echo(f"token {token_id} is no longer in {one_line(str(path))}; {_TAKEN_OVER}", err=True)
+    click.echo(f"token {token_id} is no longer in {_called(path)}; {_TAKEN_OVER}", err=True)
+
+
+def _called(path: Path) -> str:
+    return one_line(without_secrets(str(path)))
 
 
 def _shown(each: Token) -> JsonObject:

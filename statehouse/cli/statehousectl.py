@@ -12,14 +12,15 @@ from typing import Any, Final, cast
 
 import click
 
-from statehouse.cli.ctl_connection import Target, target_options
+from statehouse.cli.ctl_connection import TOKEN_HINT, Target, target_options
 from statehouse.cli.ctl_daemon import health, version
 from statehouse.cli.ctl_events import replay, tail
 from statehouse.cli.ctl_output import CommandEnd
 from statehouse.cli.ctl_state import dump, get, inspect, keys
 from statehouse.cli.ctl_token import token
 from statehouse.cli.exit_codes import CONTROL_EXIT_TEXTS, ControlExit, control_exit_for, documented
-from statehouse.errors import StatehouseError
+from statehouse.errors import StatehouseError, UnauthenticatedError
+from statehouse.rpc.given import without_tokens
 from statehouse.version import VERSION
 
 _EPILOG: Final = f"""\b
@@ -87,6 +88,9 @@ def exit_code_of(arguments: Sequence[str] | None) -> int:
         path = error.ctx.command_path if error.ctx is not None else "statehousectl"
         _say(f"{error.format_message()} (see {path} --help)")
         return ControlExit.USAGE
+    except UnauthenticatedError as error:
+        _say(f"{error.message}; {TOKEN_HINT}")
+        return control_exit_for(error)
     except StatehouseError as error:
         _say(error.message)
         return control_exit_for(error)
@@ -103,8 +107,10 @@ def exit_code_of(arguments: Sequence[str] | None) -> int:
 
 
 def _say(line: str) -> None:
+    # The last line of defence: a token may stand wherever its holder put it, also for a command or an agent.
+    line = without_tokens(" ".join(line.split()))
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    click.echo(f"{click.style('statehousectl:', fg='red')} {' '.join(line.split())}", err=True, color=color)
+    click.echo(f"{click.style('statehousectl:', fg='red')} {line}", err=True, color=color)
 
 
 if __name__ == "__main__":

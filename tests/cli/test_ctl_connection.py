@@ -1,5 +1,6 @@
 """How `statehousectl` comes in: tokens from files and the environment, TLS, and what it must not say."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -12,8 +13,9 @@ from statehouse.cli.ctl_connection import ADDRESS_VARIABLE, OPTIONS, TOKEN_FILE_
 from statehouse.cli.exit_codes import ControlExit
 from statehouse.cli.statehousectl import exit_code_of
 from statehouse.config import FOREIGN_VARIABLES, load
+from statehouse.errors import UnauthenticatedError
 
-TOKEN = "sth_0123456789ab_secret"
+TOKEN = f"sth_0123456789ab_{'secret' * 7}x"
 
 
 class Recorded(grpc.ServerInterceptor):
@@ -107,6 +109,15 @@ def test_tls_by_options_and_by_the_environment(ctl, server, recorded, token_file
         (["--address", "db.example.org:1"], "must not travel to db.example.org:1 without TLS"),
         (["--ca-file", "ca.pem"], "for TLS only"),
         (["--address", "https://db:1", "--key-file", "key.pem"], "key_file needs"),
+        (["--address", "https://db:1", "--server-name", ""], "server_name is empty"),
+        (["--server-name", ""], "server_name is empty"),
+        (["--ca-file", ""], "ca_file is empty"),
+        (["--token-file", ""], "--token-file is empty"),
+        (["--address", "☃:1"], "no host name by IDNA"),
+        (["--address", f"https://user:{TOKEN}@db:1?{TOKEN}"], "'https://...@db:1?...' is not the address of a daemon"),
+        (["--address", "https://db:1", "--ca-file", TOKEN], "ca_file 'sth_...' cannot be used: No such file"),
+        (["--token-file", TOKEN], "the token file sth_... cannot be read: No such file"),
+        ([TOKEN], "unexpected extra argument (sth_...)"),
         (["--address", "https://db:1", "--ca-file", "/nowhere"], "'/nowhere' cannot be used: No such file"),
     ],
 )
@@ -114,7 +125,7 @@ def test_bad_usage(ctl, token_file, arguments, message):
     code, _, error = ctl("health", "--token-file", token_file, *arguments)
     assert code == ControlExit.USAGE
     assert message in error
-    assert TOKEN not in error
+    assert TOKEN[-20:] not in error
 
 
 @pytest.mark.parametrize("content", ["", " \n", f"{TOKEN} {TOKEN}", '{"id": "a", "hash": "b"}\n', "é", "x" * 9_000])
@@ -134,6 +145,32 @@ def test_a_token_file_that_is_not_there(ctl):
         "",
         f"statehousectl: {said}\n",
     )
+
+
+def test_a_pipe_is_no_token_file_and_is_not_waited_for(ctl, server, tmp_path):
+    plain, secure, _ = server
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, _, error = ctl("--address", plain, "health", "--token-file", pipe)
+    assert (code, "cannot be read: it is not a regular file" in error) == (ControlExit.USAGE, True)
+    code, _, error = ctl("--address", secure, "health", "--ca-file", pipe)
+    assert (code, "cannot be used: it is not a regular file" in error) == (ControlExit.USAGE, True)
+
+
+def test_who_shows_no_token_is_told_how(ctl, monkeypatch):
+    class Client:
+        def __init__(self, *_, **options):
+            pass
+
+        def __enter__(self):
+            raise UnauthenticatedError("the daemon asks for a token")
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(ctl_connection, "Statehouse", Client)
+    said = "the daemon asks for a token; give a token with --token-file FILE or STATEHOUSE_TOKEN"
+    assert ctl("get", "a", "k")[2] == f"statehousectl: {said}\n"
 
 
 def test_insecure_lets_it_go(ctl, token_file, monkeypatch):
