@@ -24,6 +24,7 @@ import statehouse
 from statehouse.cli.exit_codes import daemon_exit_for
 from statehouse.daemon import _at_each, _Life, _say_who_may_come_in, run_daemon
 from statehouse.limits import Limits
+from statehouse.rpc.server.health import Phase, Serving
 from statehouse.setting_forms import Address
 from statehouse.settings import Settings
 
@@ -185,6 +186,26 @@ async def test_a_log_that_was_poisoned_shows_in_the_exit_code(in_this_process):
         await in_this_process(poisoned())
     assert daemon_exit_for(caught.value) == 6
     assert "read-only" in str(caught.value.exceptions[0])
+
+
+async def test_the_health_service_follows_the_store_and_the_stop(tmp_path, monkeypatch):
+    phases, told = [], []
+    become = Serving.become
+    monkeypatch.setattr(Serving, "become", lambda self, phase: (phases.append(phase), become(self, phase)))
+
+    @asynccontextmanager
+    async def engine(settings, *, became_read_only):
+        told.append(became_read_only)
+        yield SimpleNamespace(limits=Limits(), head_ts=7, health=lambda: "ok")
+
+    def ready(*_, **__):
+        told[0]()  # as the sequencer does when the log is poisoned
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("statehouse.daemon.open_engine", engine)
+    monkeypatch.setattr("statehouse.daemon._say_ready", ready)
+    await run_daemon(Settings(listen_addr=Address("127.0.0.1", 0), data_dir=tmp_path / "data"))
+    assert phases == [Phase.SERVING, Phase.READ_ONLY, Phase.STOPPING]
 
 
 async def test_an_engine_that_fails_takes_the_daemon_down(in_this_process):

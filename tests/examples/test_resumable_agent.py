@@ -19,8 +19,9 @@ from examples.resumable_agent.exact import pack, unpack
 from examples.resumable_agent.proof import NotProvenError, differences, prove
 from examples.resumable_agent.recording import Recording, RecordingError, canonical, read_recording
 from examples.resumable_agent.steps import RebuildError, commits_of, rebuild
-from statehouse import AsyncStatehouse, ConnectionError, Statehouse, TransactionError
+from statehouse import ConnectionError, Statehouse, TransactionError
 from statehouse.client.values import from_struct, to_struct
+from statehouse.rpc.client.transport import Transport
 from statehouse.v1 import statehouse_pb2 as pb
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,25 +200,25 @@ def test_the_agent_and_the_daemon_are_killed_after_every_commit(daemon, recordin
 @pytest.mark.parametrize("lost", ["answer", "request"])
 def test_no_step_is_done_twice_when_an_answer_is_lost(daemon, recording, monkeypatch, lost, restarts):
     """Every second commit is not answered: it happened, or it did not, and the daemon may have been killed since."""
-    real_call = AsyncStatehouse.call
+    real_unary = Transport.unary
     commits = itertools.count()
     happened, sent = set(), []
 
-    async def call(self, method, request, answer_type, **options):
-        if method != "Commit":
-            return await real_call(self, method, request, answer_type, **options)
+    async def unary(self, method, request, **options):
+        if method.name != "Commit":
+            return await real_unary(self, method, request, **options)
         sent.append(request.txn_id)
         if sent.count(request.txn_id) > 1 or next(commits) % 2:
-            return await real_call(self, method, request, answer_type, **options)
+            return await real_unary(self, method, request, **options)
         if lost == "answer":
-            await real_call(self, method, request, answer_type, **options)
+            await real_unary(self, method, request, **options)
             happened.add(request.txn_id)
         if restarts and next(restarts_left, False):
             daemon.restart()
         raise ConnectionError("the answer was lost")
 
     restarts_left = iter([True] * 3)
-    monkeypatch.setattr(AsyncStatehouse, "call", call)
+    monkeypatch.setattr(Transport, "unary", unary)
     said = []
     with Statehouse(daemon.address) as client:
         run_agent(client, "agent", recording, say=said.append)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statehouse.rpc.server import response_blocks
 from statehouse.rpc.server.response_blocks import ResponseBlocks
 
 RESPONSE = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-accept-encoding", "identity,gzip")]
@@ -41,6 +42,17 @@ def test_from_the_second_answer_on_each_field_is_a_byte(name, size_bytes):
     for _ in range(2):
         sizes = {"headers": len(blocks.headers()), "trailers": len(blocks.trailers())}
     assert sizes[name] == size_bytes
+
+
+def test_nothing_is_encoded_again(monkeypatch):
+    blocks = ResponseBlocks()
+    monkeypatch.delattr(response_blocks, "literal_block")
+    for _ in range(3):
+        assert blocks.headers()
+        assert blocks.trailers()
+        assert blocks.only_trailers()
+    blocks.table_set(0)
+    assert all([blocks.headers(), blocks.trailers(), blocks.only_trailers()])
 
 
 def test_answers_that_overlap_share_the_table():
