@@ -3,14 +3,17 @@
 import itertools
 import math
 
+import anyio
 import pytest
 import trio
-from rpc.client.memory_server import MemoryServer
+from rpc.client.memory_server import MemoryServer, MemoryStream
 
 from statehouse import ConnectionError, OverloadedError, StatehouseError
+from statehouse.rpc.client.credentials import Target
 from statehouse.rpc.client.faults import LostCallError, NotConnectedError
 from statehouse.rpc.client.message_stream import MessageStream
 from statehouse.rpc.client.retry import BACKOFF_CAP_S, BACKOFF_S, POLICIES, TRIES
+from statehouse.rpc.client.transport import Transport
 from statehouse.rpc.contract import METHODS
 from statehouse.v1 import statehouse_pb2 as pb
 
@@ -137,18 +140,19 @@ async def test_a_stream_may_wait_for_ever_if_it_is_told_to(autojump_clock):
 
 async def test_a_server_that_vanished_is_found_out_long_before_the_deadline(autojump_clock):
     server = MemoryServer(says_nothing)
-    async with server.transport(timeout_s=1_000) as transport, trio.open_nursery() as nursery:
+    async with server.transport(timeout_s=1_000) as transport:
 
         async def call():
             what, after_s = await failed(transport.unary(*COMMIT))
             assert what.startswith("db:1 does not answer; whether it was committed is not known; commit the same")
             assert after_s == pytest.approx(40)
 
-        for _ in range(3):
-            nursery.start_soon(call)
-        await trio.sleep(1)
-        server.deaf = True
-        nursery.cancel_scope.deadline = trio.current_time() + 100
+        with trio.fail_after(100):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(call)
+                await trio.sleep(1)
+                server.deaf = True
 
 
 async def test_a_server_that_answers_pings_may_take_its_time(autojump_clock):
@@ -354,6 +358,50 @@ async def test_a_replay_that_lost_only_its_end_is_complete(autojump_clock):
         replay = MessageStream(transport, METHODS["Replay"], pb.ReplayRequest(agent_id="a", end_ts=9), 30)
         assert await events_of(replay) == [9]
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("after_s", [0, 0.4])
+async def test_what_a_server_says_before_it_hangs_up_is_read(autojump_clock, after_s):
+    """Nothing can be sent any more, while what it said is on the way or not read yet."""
+
+    class HungUp(MemoryStream):
+        async def send(self, item):
+            await trio.lowlevel.checkpoint()
+            raise anyio.BrokenResourceError
+
+        async def receive(self, max_bytes=65536):
+            await trio.sleep(after_s)
+            return await super().receive(max_bytes)
+
+    async def dial():
+        stream = HungUp(server, 0)
+        stream.peer.h2.close_connection(error_code=11, additional_data=b"too many connections")
+        stream.hang_up()
+        return stream
+
+    server = MemoryServer(answers)
+    async with Transport(Target("db", 1), dial=dial) as transport:
+        said, _ = await failed(transport.unary(*GET))
+    assert "db:1 ended the connection with HTTP/2 error 11: too many connections" in said
+
+
+async def test_a_server_that_takes_nothing_and_says_nothing_is_lost(autojump_clock):
+    class Deaf(MemoryStream):
+        async def send(self, item):
+            await trio.lowlevel.checkpoint()
+            raise anyio.BrokenResourceError
+
+        async def receive(self, max_bytes=65536):
+            await trio.sleep_forever()
+
+    async def dial():
+        return Deaf(server, 0)
+
+    server = MemoryServer(answers)
+    async with Transport(Target("db", 1, tls=True), dial=dial) as transport:
+        said, after_s = await failed(transport.unary(*GET))
+    assert said.startswith("db:1 closed the connection at once: it may ask for a client certificate")
+    assert after_s < 1
 
 
 async def test_a_replay_without_progress_ends(autojump_clock):
