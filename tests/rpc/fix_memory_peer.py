@@ -2,6 +2,7 @@
 
 import math
 import struct
+import time
 from functools import partial
 from typing import NamedTuple
 
@@ -30,6 +31,10 @@ from statehouse.rpc.server.lifetime import LifetimeLimits
 from statehouse.rpc.server.link import StreamLink
 
 LARGE = 2**31 - 1
+HANGS_VIRTUAL_S = 100_000.0
+"""A test that is not over by then waits for what never comes."""
+HANGS_S = 10.0
+"""And has taken this long in truth: while a thread works, a clock that jumps runs far ahead."""
 
 
 class Seen(NamedTuple):
@@ -163,9 +168,18 @@ class Connected:
         ) == (0, 0, 0, 0, 0)
 
 
+async def fail_when_it_hangs():
+    """Run beside a test: what it waits for has a bound, also where a deadline is missing."""
+    began_s = time.monotonic()
+    while time.monotonic() < began_s + HANGS_S:
+        await trio.sleep(HANGS_VIRTUAL_S)
+    raise AssertionError(f"the test hangs: {HANGS_VIRTUAL_S:g} s of the virtual clock have passed")
+
+
 @pytest.fixture
 def over_memory(nursery):
     """Start a connection that serves `unary`, `stream` and `conversation` handlers at /t/NAME; on `autojump_clock`."""
+    nursery.start_soon(fail_when_it_hangs)
 
     async def connect(
         *,
