@@ -1,5 +1,7 @@
 """Answers that cannot be sent at once: within the client's windows, and within the memory for them."""
 
+import gzip
+
 import pytest
 import trio
 from rpc.fix_memory_peer import message, no_window, reset, settle, window_update
@@ -8,9 +10,10 @@ from statehouse.actors.reply import Reply
 from statehouse.errors import OverloadedError
 from statehouse.limits import CONNECTION_ANSWERS_BYTES, KIB, MIB
 from statehouse.rpc.http2.frames import FrameType, Setting, frame, settings_payload
-from statehouse.rpc.server.answering import SMALL_ANSWER_BYTES
+from statehouse.rpc.server.answering import LONGEST_READ_BYTES, SMALL_ANSWER_BYTES
 
 ENOUGH = 2**30
+FRAME = 16_384
 VALUE = b"v" * MIB
 
 
@@ -244,6 +247,34 @@ async def test_reads_for_clients_that_take_a_little_are_bounded(over_memory, aut
     assert connected.capacity.answers.held_bytes <= CONNECTION_ANSWERS_BYTES
     await open_windows(connected, *calls)
     assert [await connected.peer.status(each) for each in calls] == [0] * 100
+    assert connected.nothing_is_held()
+
+
+async def test_compressed_requests_are_read_no_sooner(over_memory, autojump_clock):
+    reads = Reads()
+    connected = await over_memory(unary={"Get": reads}, unary_answer_bytes=MIB + KIB, settings=no_window())
+    request = gzip.compress(bytes(10))
+    calls = [await connected.peer.call("/t/Get", request, flag=1, grpc_encoding="gzip") for _ in range(20)]
+    await trio.sleep(1)
+    assert (reads.count, connected.capacity.answers.held_bytes) == (0, 0)
+    await open_windows(connected, *calls)
+    assert [await connected.peer.status(each) for each in calls] == [0] * 20
+    assert connected.nothing_is_held()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_a_long_request_is_not_kept_until_its_client_takes_something(over_memory, compressed, autojump_clock):
+    reads = Reads()
+    connected = await over_memory(unary={"Get": reads}, unary_answer_bytes=MIB + KIB, settings=no_window())
+    how = {"flag": 1, "grpc_encoding": "gzip"} if compressed else {}
+    long = bytes(LONGEST_READ_BYTES + 1 if compressed else FRAME - 5)
+    content = gzip.compress(long) if compressed else long
+    call = await connected.peer.call("/t/Get", content, **how)
+    await trio.sleep(1)
+    assert reads.count == 0
+    assert (connected.peer.headers.get(call, {}).get("grpc-status") == "8") == compressed
+    await connected.peer.leave()
+    await connected.over.wait()
     assert connected.nothing_is_held()
 
 

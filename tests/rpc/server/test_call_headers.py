@@ -72,6 +72,11 @@ def test_the_last_of_two_counts():
     assert read(fields(CALL, (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"2S"))).timeout_s == 2.0
 
 
+def test_of_two_tokens_neither_counts():
+    both = ((b"authorization", b"Bearer one"), (b"authorization", b"Bearer two"))
+    assert read(fields(CALL, *both)).authorization == b""
+
+
 def test_trailers():
     assert read([]) == Trailers()
     assert read([(b"x-any", b"thing", False)]) == Trailers()
@@ -123,7 +128,10 @@ def test_what_is_no_http(headers):
         (fields(CALL | {b":method": b"GET"}), Plain(b"405")),
         (fields(without(b"content-type") | {b":method": b"PUT"}), Plain(b"405")),
         (fields(without(b"content-type")), Plain(b"415")),
+        (fields(CALL | {b":method": b"HEAD"}), Plain(b"405", head=True)),
         (fields(CALL | {b"content-type": b"text/html"}), Plain(b"415")),
+        (fields(CALL | {b"content-type": b"application/grpc-web"}), Plain(b"415")),
+        (fields(CALL | {b"content-type": b"application/grpc-web+proto"}), Plain(b"415")),
         (fields(CALL | {b"content-type": b""}, (b"content-length", b"5")), Plain(b"415", 5)),
     ],
 )

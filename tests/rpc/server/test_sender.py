@@ -265,3 +265,20 @@ async def test_answers_to_what_came_in_one_packet_are_bounded_too(over_memory, k
     nursery.start_soon(peer.run)
     expected = (QUESTIONS if kind == "conversation" else 90) * (len(answer) + 5)
     await peer.until(lambda: sum(map(len, peer.data.values())) == expected)
+
+
+async def test_who_waits_for_room_is_woken_by_a_flush_that_makes_it(nursery, autojump_clock):
+    sending = Sending(Link())  # its task does not run: it may find nothing left to send, and wake nobody
+    sending.protocol.output += bytes(OUTPUT_BYTES + 1)
+    woken = trio.Event()
+
+    async def wait_for_room():
+        await sending.sender.room()
+        woken.set()
+
+    nursery.start_soon(wait_for_room)
+    await settle()
+    assert not woken.is_set()
+    sending.sender.flush()
+    with trio.fail_after(1):
+        await woken.wait()
