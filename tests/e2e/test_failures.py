@@ -14,6 +14,7 @@ import pytest
 import trio
 from actors.fix_engine import EngineBench
 from e2e.fix_wire import Wire
+from rpc.serving import serve
 from storage.fix_store import FailingHome, StoreBench, Writer, judge
 
 from statehouse.actors import partition
@@ -22,7 +23,6 @@ from statehouse.daemon import run_daemon
 from statehouse.errors import StoreDamagedError
 from statehouse.rpc.server.build_version import BuildVersion
 from statehouse.rpc.server.listener import open_listener
-from statehouse.rpc.server.server import serve
 from statehouse.setting_forms import Address
 from statehouse.settings import Settings
 from statehouse.storage.disk import RealDisk

@@ -52,7 +52,7 @@ from rpc.fix_fake_engine import FakeEngine
 
 from statehouse import AsyncStatehouse
 from statehouse.rpc.server.build_version import BuildVersion
-from statehouse.rpc.server.server import serve
+from rpc.serving import serve
 from statehouse.v1 import statehouse_pb2 as pb
 
 PATH = "/statehouse.v1.StatehouseService/"

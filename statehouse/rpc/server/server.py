@@ -1,7 +1,9 @@
 """The daemon's edge as a whole: one listener, its connections, and how they begin and end.
 
-    async with trio.open_nursery() as nursery:
-        address = await nursery.start(partial(serve, engine, host, port, stop=stop, grace_s=10))
+    server = Server(max_request_bytes(limits), hosted=[health])
+    async with await open_listener(host, port) as listener, trio.open_nursery() as nursery:
+        address = await nursery.start(partial(server.run, listener, stop=stop, grace_s=10))
+        server.open([statehouse_service(engine, build)])
 
 Until there are handlers every call is answered UNAVAILABLE (starting up). When `stop` is set no connection
 is accepted any more, connections say goodbye, calls that still come are answered UNAVAILABLE (shutting
@@ -29,21 +31,19 @@ from statehouse.limits import CONNECTIONS, KIB, REQUEST_BYTES, Limits
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error
 from statehouse.rpc.http2.frames import ErrorCode, FrameType, frame, goaway_payload
 from statehouse.rpc.server.access import ANYONE, Authenticator, Caller
-from statehouse.rpc.server.build_version import BuildVersion, build_version
 from statehouse.rpc.server.call_headers import CallHeaders, refusal
 from statehouse.rpc.server.capacity import Capacity
 from statehouse.rpc.server.connection import FAREWELL_S, ServerConnection
 from statehouse.rpc.server.dispatch import Endpoint, Hosted, endpoints
 from statehouse.rpc.server.failures import shutting_down
-from statehouse.rpc.server.handlers import EngineCalls, statehouse_service
 from statehouse.rpc.server.lifetime import PREFACE_S, LifetimeLimits
 from statehouse.rpc.server.link import Link, SocketLink, StreamLink
-from statehouse.rpc.server.listener import open_listener, socket_address
+from statehouse.rpc.server.listener import socket_address
 from statehouse.rpc.server.poller import Poller
 from statehouse.rpc.server.refusals import LOGGED_S, Refusal
 from statehouse.rpc.server.tls import ServerTls, accept_tls, peer_name
 
-__all__ = ["Server", "max_request_bytes", "serve"]
+__all__ = ["Server", "max_request_bytes"]
 
 EVICTED_AFTER_S: Final = 5.0
 """A connection that had a call within this time is in use, and makes no room for others."""
@@ -55,28 +55,6 @@ _TOO_MANY: Final = frame(FrameType.SETTINGS, 0, 0) + frame(
 log = structlog.stdlib.get_logger(__name__)
 
 
-async def serve(
-    engine: EngineCalls,
-    host: str,
-    port: int,
-    *,
-    stop: trio.Event,
-    grace_s: float,
-    build: BuildVersion | None = None,
-    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Listen on one address and serve `engine` there until `stop` is set and the connections are gone.
-
-    `host` is a name or an IP literal, without brackets; port 0 takes any free port. Reports the address it
-    really listens on (HOST:PORT) through `task_status`. Raises AddressError when that address cannot be
-    had. Returns at most about `grace_s` seconds after `stop` is set; cancelling it ends everything at once.
-    """
-    async with await open_listener(host, port) as listener:
-        server = Server(max_request_bytes(engine.limits))
-        server.open([statehouse_service(engine, build or build_version(os.environ))])
-        await server.run(listener, stop=stop, grace_s=grace_s, task_status=task_status)
-
-
 def max_request_bytes(limits: Limits) -> int:
     """The longest request that can be valid, with room for what stands around its names and value."""
     names = limits.key_bytes + limits.agent_id_bytes + limits.namespace_bytes
@@ -84,7 +62,7 @@ def max_request_bytes(limits: Limits) -> int:
 
 
 class Server:
-    """All connections of one listener. `serve` is what a caller wants who has an engine already."""
+    """All connections of one listener."""
 
     def __init__(
         self,

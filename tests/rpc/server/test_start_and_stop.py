@@ -8,6 +8,7 @@ import grpc
 import pytest
 import trio
 from rpc.fix_edge import COMMIT, HEALTH, PATIENCE_S, detail_of, stub
+from rpc.serving import serve
 
 from statehouse.errors import AddressError, ErrorCode
 from statehouse.limits import Limits
@@ -15,7 +16,7 @@ from statehouse.rpc.contract import SERVICE_NAME
 from statehouse.rpc.server.build_version import BuildVersion
 from statehouse.rpc.server.handlers import statehouse_service
 from statehouse.rpc.server.listener import open_listener, socket_address
-from statehouse.rpc.server.server import Server, max_request_bytes, serve
+from statehouse.rpc.server.server import Server, max_request_bytes
 from statehouse.v1 import statehouse_pb2 as pb
 
 

@@ -6,9 +6,9 @@ from functools import partial
 import grpc
 import trio
 from rpc.fix_edge import PATIENCE_S, stub
+from rpc.serving import serve
 
 from statehouse.rpc.server.build_version import BuildVersion
-from statehouse.rpc.server.server import serve
 from statehouse.v1 import statehouse_pb2 as pb
 
 
