@@ -145,6 +145,7 @@ def test_a_server_that_hangs_loses_its_connection(run, scripted, monkeypatch):
         (b"", "did not answer as a Statehouse daemon within 0.2 s"),
         (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "does not speak gRPC"),
         (b"\0\0\x04\x01\x04\0\0\0\x01\xff\xff\xff\xff", "does not speak gRPC"),
+        (b"\x15\x03\x01\0\x02\x02\x46", r"does not speak gRPC: it speaks TLS \(use https://\)"),
     ],
 )
 def test_what_listens_is_no_daemon(run, raw_server, greeting, message):
@@ -162,7 +163,21 @@ def test_a_server_that_hangs_up_at_once(run, raw_server):
 
     async def main():
         async with AsyncStatehouse(server.url) as client:
-            await fails(client.health(), "was lost|cannot connect")
+            expected = r"closed the connection at once: it may speak TLS \(https://\), or take no more connections"
+            await fails(client.health(), expected)
+
+    run(main)
+
+
+def test_a_server_that_says_that_it_is_full(run, raw_server):
+    settings, text = b"\0\0\0\4\0\0\0\0\0", b"too many connections"
+    goaway = bytes([0, 0, 8 + len(text), 7, 0, 0, 0, 0, 0]) + bytes(7) + b"\x0b" + text
+    server = raw_server(settings + goaway, hang_up=True)
+
+    async def main():
+        async with AsyncStatehouse(server.url) as client:
+            with pytest.raises(ConnectionError, match=r"closed the connection|HTTP/2 error 11: too many connections"):
+                await client.health()
 
     run(main)
 

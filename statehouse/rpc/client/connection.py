@@ -18,7 +18,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from statehouse.rpc.client.call import Call
-from statehouse.rpc.client.dial import Dial, alert_of, reason_of, unread_poll
+from statehouse.rpc.client.dial import Dial, alert_of, reason_of, unread_poll, usual_reasons
 from statehouse.rpc.client.faults import NotConnectedError, NotProcessedError
 from statehouse.rpc.client.line import WaitingLine
 from statehouse.rpc.client.loops import Loop, Waiter
@@ -29,6 +29,8 @@ from statehouse.rpc.contract import Method
 __all__ = ["ClientConnection"]
 
 RECEIVE_BYTES: Final = 256 * 1024
+LAST_WORDS_S: Final = 0.5
+"""How long what a server said before it hung up is read, when nothing can be sent to it any more."""
 
 _BROKEN: Final = (
     OSError,
@@ -61,6 +63,7 @@ class ClientConnection:
         self._connect_timeout_s = connect_timeout_s
         self._dial_at = dial_at
         self._failed_with = failed_with
+        self._tls = greeting.scheme == "https"
         self._protocol = ClientProtocol(greeting, keepalive, address=address, now=loop.now())
         self._line = WaitingLine(loop, self._room)
         self._writer: Waiter | None = None
@@ -182,7 +185,7 @@ class ClientConnection:
                     self._protocol.receive(await stream.receive(RECEIVE_BYTES), self._loop.now())
                     self._settle()
             except _BROKEN as error:
-                self.lose(f"the connection to {self._address} was lost{alert_of(error)}")
+                self.lose(self._why_lost(error))
 
     async def _write(self, stream: anyio.abc.ByteStream) -> None:
         try:
@@ -194,8 +197,11 @@ class ClientConnection:
                 else:
                     self._writer = self._loop.waiter()
                     await self._writer.wait()
-        except _BROKEN:
-            self.lose(f"the connection to {self._address} was lost")
+        except _BROKEN as error:
+            if not self._protocol.greeted:
+                # Why the server will not have us may have come, and not been read yet. No call has begun.
+                await anyio.sleep(LAST_WORDS_S)
+            self.lose(self._why_lost(error))
 
     async def _keep_time(self) -> None:
         while True:
@@ -219,7 +225,7 @@ class ClientConnection:
         elif protocol.silent:
             self.lose(f"{self._address} does not answer")
         elif protocol.goaway_code:
-            self.lose(f"{self._address} ended the connection with HTTP/2 error {protocol.goaway_code}")
+            self.lose(f"{self._address} ended the connection with {protocol.goaway_reason}")
         elif protocol.draining:
             self._line.call_all()
             if protocol.streams:
@@ -256,6 +262,11 @@ class ClientConnection:
     def _refuse(self) -> NoReturn:
         reason = self.lost or f"{self._address} is closing the connection"
         raise (NotProcessedError if self._protocol.greeted else NotConnectedError)(reason)
+
+    def _why_lost(self, error: Exception) -> str:
+        if self._protocol.greeted:
+            return f"the connection to {self._address} was lost{alert_of(error)}"
+        return f"{self._address} closed the connection at once{alert_of(error)}: {usual_reasons(tls=self._tls)}"
 
     def _why_not_open(self) -> str:
         if self._failed_with is not None:

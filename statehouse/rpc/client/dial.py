@@ -13,7 +13,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from statehouse.rpc.client.credentials import Credentials, Target
 
-__all__ = ["Dial", "alert_of", "dialer", "reason_of", "unread_poll"]
+__all__ = ["Dial", "alert_of", "dialer", "reason_of", "unread_poll", "usual_reasons"]
 
 Dial: TypeAlias = Callable[[], Awaitable[anyio.abc.ByteStream]]
 """Makes a new stream. Raises OSError."""
@@ -49,7 +49,7 @@ async def _speak_tls(stream: anyio.abc.ByteStream, context: ssl.SSLContext, name
             stream, server_side=False, hostname=name, ssl_context=context, standard_compatible=False
         )
     except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise TlsError("the daemon ended the TLS handshake") from error
+        raise TlsError(f"the daemon ended the TLS handshake: {usual_reasons(tls=True)}") from error
     except ssl.SSLCertVerificationError as error:
         raise TlsError(f"its certificate is not good: {error.verify_message}") from error
     except ssl.SSLError as error:
@@ -71,7 +71,15 @@ def reason_of(error: OSError | ValueError) -> str:
 
 def alert_of(error: Exception) -> str:
     """What TLS said when a stream ended; with TLS 1.3 a daemon refuses a client's certificate only then."""
-    return f": {_words(error)}" if isinstance(error, ssl.SSLError) else ""
+    return f" ({_words(error)})" if isinstance(error, ssl.SSLError) else ""
+
+
+def usual_reasons(*, tls: bool) -> str:
+    """Why a daemon hangs up on somebody before it said anything."""
+    if tls:
+        certificate = "it may ask for a client certificate (cert_file, key_file), or not take the one shown"
+        return f"{certificate}, or take no more connections"
+    return "it may speak TLS (https://), or take no more connections"
 
 
 def unread_poll(stream: anyio.abc.ByteStream) -> Callable[[], bool]:

@@ -35,6 +35,10 @@ FIRST_STREAMS: Final = 100
 """Calls at once, until the server's settings say otherwise."""
 KEEPALIVE_S: Final = 30.0
 PING_ANSWER_S: Final = 10.0
+GOAWAY_BYTES: Final = 8
+"""Of a GOAWAY's fields, before its text."""
+GOAWAY_CHARACTERS: Final = 100
+"""How much is told of what a server says when it ends a connection."""
 
 _SETTINGS: Final = {
     Setting.ENABLE_PUSH: 0,
@@ -42,6 +46,8 @@ _SETTINGS: Final = {
     Setting.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
 }
 _UNLIMITED: Final = frozenset({Budget.WINDOW_UPDATES, Budget.SMALL_DATA})
+_TLS_ALERT: Final = b"\x15\x03"
+"""Its type and version (RFC 8446, 5.1): what TLS answers to a client that speaks none. No first frame begins so."""
 _PING: Final = b"statehse"
 
 
@@ -82,6 +88,8 @@ class ClientProtocol(Connection[Response]):
         self.draining = False
         """Whether no new calls may start: the server said goodbye, or the stream ids are used up."""
         self.goaway_code = 0
+        self.goaway_reason = ""
+        """The code with what the server says of it, once there is a code."""
         self.silent = False
         """Whether the server did not answer a ping."""
 
@@ -158,6 +166,8 @@ class ClientProtocol(Connection[Response]):
         self._pinged_at = None
         if not self.greeted and received.startswith(b"HTTP/"):
             self.end(ErrorCode.HTTP_1_1_REQUIRED, "it speaks HTTP/1")
+        if not self.greeted and received.startswith(_TLS_ALERT):
+            self.end(ErrorCode.PROTOCOL_ERROR, "it speaks TLS (use https://)")
         super().receive(received, now)
 
     def _expire(self, call: Call, now: float) -> None:
@@ -295,9 +305,21 @@ class ClientProtocol(Connection[Response]):
 
     def _goaway_came(self, last_stream_id: int, code: int) -> None:
         self.draining = True
-        self.goaway_code = self.goaway_code or code
+        if code and not self.goaway_code:
+            self.goaway_code = code
+            self.goaway_reason = f"HTTP/2 error {code}"
         for stream in [each for each in self.streams.values() if each.id > last_stream_id]:
             self._fail(stream.call, NotProcessedError(f"{self._address} is closing the connection"))
+
+    def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        told = bool(self.goaway_code)
+        super()._goaway(flags, stream_id, payload)
+        text = payload[GOAWAY_BYTES:]
+        if self.goaway_code and not told and text and all(0x20 <= each < 0x7F for each in text):
+            self.goaway_reason += f": {text[:GOAWAY_CHARACTERS].decode('ascii')}"
+
+    _theirs = Connection._TAKE  # type: ignore[misc]  # noqa: SLF001 - the table of its base
+    _TAKE = (*_theirs[: FrameType.GOAWAY], _goaway, *_theirs[FrameType.GOAWAY + 1 :])  # type: ignore[assignment]
 
     def _spend(self, budget: Budget) -> None:
         # An honest server sends a window and a small answer with each call, as fast as it can be asked.

@@ -175,6 +175,29 @@ def test_goaway_fails_what_the_server_will_not_look_at():
     assert (first.messages, first.error) == ([b"x"], None)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"too many connections", "HTTP/2 error 11: too many connections"),
+        (b"", "HTTP/2 error 11"),
+        (b"\x1b[2Jgone", "HTTP/2 error 11"),
+        ("schön".encode(), "HTTP/2 error 11"),
+        (b"x" * 5_000, "HTTP/2 error 11: " + "x" * 100),
+    ],
+)
+def test_goaway_with_a_code_says_why(text, reason):
+    client = Joined().client
+    goaway = (len(text) + 8).to_bytes(3, "big") + b"\x07\0\0\0\0\0" + bytes(4) + b"\0\0\0\x0b" + text
+    client.receive(goaway + b"\0\0\x0c\x07\0\0\0\0\0" + bytes(4) + b"\0\0\0\1late", 0.0)
+    assert (client.goaway_code, client.goaway_reason) == (11, reason)
+
+
+def test_goaway_without_a_code_needs_no_reason():
+    client = Joined().client
+    client.receive(b"\0\0\x0c\x07\0\0\0\0\0" + bytes(8) + b"bye!", 0.0)
+    assert (client.draining, client.goaway_code, client.goaway_reason) == (True, 0, "")
+
+
 def test_a_request_above_the_windows_goes_out_as_they_open():
     joined = Joined({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1_000})
     message = bytes(range(256)) * 1_000
