@@ -5,7 +5,20 @@ import zlib
 
 from attacks.attack import LARGE, MANY, get_state, replay
 from attacks.bad_calls import bomb
-from attacks.raw_http2 import END_STREAM, FRAME_BYTES, Kind, Setting, frame, message, reset, window_update
+from attacks.raw_http2 import (
+    END_STREAM,
+    FIRST_WINDOW,
+    FRAME_BYTES,
+    Kind,
+    Setting,
+    call_block,
+    frame,
+    message,
+    reset,
+    varint,
+    window_update,
+)
+from jh2.hpack import Decoder
 
 NO_WINDOW = {Setting.INITIAL_WINDOW_SIZE: 0}
 EVENTS_ASKED = replay(MANY)
@@ -13,7 +26,11 @@ CALLS = 50
 STRAY_TASKS = 10
 """Of connections of other tests that are just ending."""
 GROWTH_BYTES = 50_000_000
-OK, CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL = 0, 1, 3, 4, 12, 13
+STREAMS = 100
+FIELD_BYTES = 32
+"""What a header counts for besides its name and value (RFC 9113, 6.5.2)."""
+HEADER_LISTS = (8_192, 8_193, 8_500)
+OK, CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 1, 3, 4, 8, 12, 13
 
 
 def blocked_calls(target, peer):
@@ -42,10 +59,11 @@ def check_paced_resets_leave_nothing(target):
 
 
 def check_the_deadline_ends_the_call(target):
-    peer = target.connect(wanted=NO_WINDOW)
-    stream_id = peer.call("Replay", EVENTS_ASKED, [("grpc-timeout", "50m")])
-    assert peer.until(lambda: stream_id in peer.over, target.patience_s)
-    assert stream_id in peer.resets or peer.status(stream_id) == DEADLINE_EXCEEDED
+    peer, before = target.connect(wanted=NO_WINDOW), target.tasks()
+    streams = [peer.call("Replay", EVENTS_ASKED, [("grpc-timeout", "50m")]) for _ in range(CALLS)]
+    assert peer.until(lambda: peer.over >= set(streams), target.patience_s)
+    assert all(each in peer.resets or peer.status(each) == DEADLINE_EXCEEDED for each in streams)
+    assert target.comes_true(lambda: target.tasks() <= before + STRAY_TASKS)
 
 
 def check_a_goodbye_ends_the_calls(target):
@@ -110,12 +128,64 @@ def check_uploads_that_nobody_reads_are_held_back(target):
     assert target.grown_bytes(before_bytes) < GROWTH_BYTES
 
 
+def _padded(size_bytes):
+    """A request of nothing that anybody knows: a field of the number 15."""
+    field = varint(15 << 3 | 2)
+    return field + varint(size_bytes) + bytes(size_bytes)
+
+
+def _send_all(target, peer, requests):
+    """Send requests by their streams, all at once, as the windows let them through; whether all of it came through."""
+    rest = {stream_id: message(content) for stream_id, content in requests.items()}
+
+    def sends():
+        for stream_id, content in list(rest.items()):
+            rest[stream_id] = content[peer.upload(stream_id, content[:FIRST_WINDOW]) :]
+            if not rest[stream_id]:
+                del rest[stream_id]
+                peer.send(frame(Kind.DATA, END_STREAM, stream_id))
+        peer.take()
+        return not rest
+
+    return target.comes_true(sends)
+
+
+def check_a_message_just_under_the_limit_is_answered(target):
+    peer = target.connect()
+    stream_id = peer.start("Version")
+    assert _send_all(target, peer, {stream_id: _padded(4 * 2**20 - 10)})
+    assert peer.status(stream_id, target.patience_s) == OK
+
+
+def check_large_requests_wait_their_turn(target):
+    """31 MiB at once on one connection: flow control makes them wait, and none is refused."""
+    peer = target.connect()
+    requests = {peer.start("Version"): _padded(2**20) for _ in range(31)}
+    assert _send_all(target, peer, requests)
+    assert [peer.status(each, target.patience_s) for each in requests] == [OK] * 31
+
+
 def check_much_metadata_is_refused(target):
     """60 KB; a refusal may be a status, a reset of the stream, or the end of the connection."""
     peer = target.connect()
     stream_id = peer.call("Version", extra=[(f"x-{at}", "v" * 1_000) for at in range(60)])
     assert peer.until(lambda: stream_id in peer.over, target.patience_s) or peer.closed
     assert peer.headers.get(stream_id, {}).get(b"grpc-status") != b"0"
+
+
+def check_header_lists_have_a_limit(target):
+    """To the byte, as RFC 9113 counts them: what is just under it passes."""
+    peer = target.connect()
+    statuses = [peer.status(peer.call("Version", extra=_filling(size)), target.patience_s) for size in HEADER_LISTS]
+    assert statuses == [OK, RESOURCE_EXHAUSTED, RESOURCE_EXHAUSTED]
+    assert peer.answers(target.patience_s)
+
+
+def _filling(list_bytes):
+    """The header that makes a call's list so long."""
+    own = Decoder().decode(call_block("Version"), raw=True)
+    rest_bytes = list_bytes - sum(len(name) + len(value) + FIELD_BYTES for name, value in own)
+    return [("x-long", "v" * (rest_bytes - len("x-long") - FIELD_BYTES))]
 
 
 def check_control_characters_are_refused(target):
@@ -149,11 +219,12 @@ def check_a_frame_for_a_stream_that_is_gone_is_ignored(target):
 
 
 def check_streams_are_bounded(target):
-    peer, before = target.connect(), target.tasks()
-    streams = [peer.start("Commit") for _ in range(1_100)]
-    assert target.comes_true(lambda: peer.take() or peer.closed or peer.over & set(streams))
-    assert target.tasks() <= before + 1_000
-    assert peer.server_settings[Setting.MAX_CONCURRENT_STREAMS] <= 1_000
+    """Those beyond the bound are refused alone."""
+    peer, before = target.connect(wanted=NO_WINDOW), target.tasks()
+    streams = [peer.call("Replay", EVENTS_ASKED) for _ in range(3 * STREAMS)]
+    assert peer.until(lambda: len(peer.over & set(streams)) >= 2 * STREAMS, target.patience_s)
+    assert before + STRAY_TASKS < target.tasks() <= before + STREAMS + STRAY_TASKS
+    assert peer.server_settings[Setting.MAX_CONCURRENT_STREAMS] <= STREAMS
 
 
 def check_windows_are_moderate(target):

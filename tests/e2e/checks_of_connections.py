@@ -32,6 +32,9 @@ OUTPUT_BYTES = 12_000_000
 """purerpc makes about this much each second of processor time."""
 PREFACE_S = 5.0
 """What our daemon gives a peer to say who it is; a server as shipped is given its patience alone."""
+PING_ANSWER_S = 0.5
+SILENCE_S = 3.0
+"""Twice what the daemon that is started for the check gives a peer that says nothing."""
 
 
 def check_a_killed_client_leaves_nothing(target):
@@ -96,6 +99,7 @@ def check_what_is_not_http2_is_closed(target):
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300),
         "garbage": random.Random("garbage").randbytes(4_000),
         "half a preface": PREFACE[:12],
+        "half a frame": PREFACE + settings(NO_WINDOW)[:-3],
         "silence": b"",
     }
     started_s = time.monotonic()
@@ -112,6 +116,18 @@ def check_idle_connections_are_closed(target):
     assert all(peer.answers() for peer in peers)
     assert all(peer.ends(target.patience_s) for peer in peers)
     assert all(peer.goodbye is not None for peer in peers)
+
+
+def check_a_peer_that_is_gone_is_found_out(target):
+    """It answers no PING, as one whose machine died; ours asks after a second, and waits for half of one."""
+    peer, tasks = target.connect(wanted=NO_WINDOW), target.tasks()
+    blocked_calls(target, peer)
+    assert peer.until(lambda: peer.pings, max(target.patience_s, SILENCE_S))
+    pinged_s = time.monotonic()
+    assert peer.ends(target.patience_s)
+    assert time.monotonic() - pinged_s > PING_ANSWER_S / 2
+    assert peer.pings == 1
+    assert target.comes_true(lambda: target.tasks() <= tasks + STRAY_TASKS)
 
 
 def check_connections_are_capped(target):

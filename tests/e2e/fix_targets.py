@@ -28,6 +28,13 @@ def get_state(self, *arguments):
 Engine.get_state = get_state
 main()
 """
+# Keepalive is for minutes; here for a second and a half.
+OURS_PINGING_SOON = """
+from statehouse.cli.statehoused import main
+from statehouse.rpc.server import lifetime
+lifetime.KEEPALIVE_S, lifetime.KEEPALIVE_ANSWER_S = 1.0, 0.5
+main()
+"""
 AS_SHIPPED_WITH_A_BUG = f"""
 import purerpc_as_shipped as shipped
 from statehouse.v1 import statehouse_pb2 as pb

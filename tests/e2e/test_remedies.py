@@ -6,8 +6,10 @@ it must fail; so no check passes because it sees nothing. `NOT_COMPARED` says wh
 """
 
 import gc
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from attrs import field, frozen
@@ -20,6 +22,7 @@ from e2e.fix_targets import (
     AS_SHIPPED_PATIENCE_S,
     AS_SHIPPED_WITH_A_BUG,
     OURS_PATIENCE_S,
+    OURS_PINGING_SOON,
     OURS_WITH_A_BUG,
 )
 
@@ -37,7 +40,9 @@ class Remedy:
         return self.check.__name__.removeprefix("check_")
 
 
+ROOT = Path(__file__).resolve().parents[2]
 A_BUG = {"command": (STATEHOUSED[0], "-c", OURS_WITH_A_BUG)}
+PINGING = {"command": (STATEHOUSED[0], "-c", OURS_PINGING_SOON)}
 LIMITED = {"options": ("--max-connections", "20", "--connection-idle-s", "1")}
 AGING = {"options": ("--connection-age-s", "1")}
 LEFT = "client killed, or a clean EOF, while a stream is idle or blocked: leaks for ever"
@@ -73,9 +78,11 @@ REMEDIES = (
     Remedy(connections.check_empty_frames_have_a_budget, "a budget for empty frames"),
     Remedy(calls.check_windows_are_moderate, "stream windows of 64 KiB to 1 MiB"),
     Remedy(connections.check_unread_output_is_bounded, "bounded output per connection"),
+    Remedy(calls.check_header_lists_have_a_limit, "header lists over 8 KiB refused"),
     Remedy(calls.check_control_characters_are_refused, "control characters refused"),
     Remedy(connections.check_connections_are_capped, "a connection cap", LIMITED),
     Remedy(connections.check_old_connections_are_closed, "age limits", AGING),
+    Remedy(connections.check_a_peer_that_is_gone_is_found_out, "keepalive limits", PINGING),
 )
 
 CLIENT_REMEDIES = {
@@ -85,13 +92,24 @@ CLIENT_REMEDIES = {
 
 NOT_COMPARED = {
     "binds every interface with SO_REUSEPORT": "compared below, on loopback: no test binds every interface",
-    "pins h2 < 4": "metadata of a package; what our data path imports is tested with the HTTP/2 connection",
+    "pins h2 < 4": "metadata of a package; our data path does without: tests/rpc/test_data_path.py",
     "`sanitize_headers` refuses trailers that begin `grpc-`": "no fault: our trailer has another name, and passes",
     "`protoc-gen-purerpc` refuses proto3 `optional`": "nothing is generated with it (contract.py)",
     "TLS: grpcio connects only when ALPN offers h2": "the server as shipped is given no certificates; "
-    "tests/rpc/test_tls.py",
-    "keepalive": "a peer whose machine died cannot be made on loopback",
-    "5 s for the TLS handshake": "as TLS",
+    "tests/rpc/server/test_tls.py::test_a_client_that_does_not_offer_h2_is_turned_away",
+    "5 s for the TLS handshake": "as TLS; tests/rpc/server/test_who_may_come_in.py"
+    "::test_a_connection_that_only_opens_is_let_go_before_its_handshake",
+    "the append is shielded": "nothing is appended by the server as shipped; "
+    "tests/rpc/server/test_cancelling.py::test_a_deadline_ends_the_wait_and_not_the_commit",
+    "a global cap on calls": "10,000 calls: "
+    "tests/rpc/server/test_connection_calls.py::test_all_connections_together_have_a_cap",
+    "counted until the handler has ended": "the server as shipped has no count; "
+    "tests/rpc/server/test_connection_calls.py::test_work_that_outlives_its_connection_counts_until_it_has_ended",
+    "messages up to 4 MiB": "the server as shipped takes them, too; below, on ours",
+    "flow control returned as messages are consumed": "held back in uploads_that_nobody_reads; to the byte: "
+    "tests/rpc/server/test_request_budget.py::test_no_more_is_let_in_than_the_message_needs",
+    "its details in the log alone": "the server as shipped logs none; "
+    "tests/rpc/server/test_call_errors.py::test_a_bug_is_an_error_id_and_nothing_else",
 }
 
 
@@ -107,6 +125,15 @@ def test_purerpc_as_shipped_has_no_remedy(remedy, as_shipped):
     target = as_shipped(AS_SHIPPED_WITH_A_BUG) if remedy.as_shipped else as_shipped()
     with pytest.raises(AssertionError):
         remedy.check(target)
+
+
+@pytest.mark.parametrize(
+    "check", [calls.check_a_message_just_under_the_limit_is_answered, calls.check_large_requests_wait_their_turn]
+)
+def test_what_is_within_the_limits_is_served(check, our_daemons):
+    target = our_daemons()
+    with target.peers:
+        check(target)
 
 
 @pytest.mark.parametrize("check", CLIENT_REMEDIES, ids=lambda check: check.__name__.removeprefix("check_"))
@@ -131,3 +158,13 @@ def test_purerpc_as_shipped_shares_its_address(as_shipped):
     target = as_shipped(AS_SHIPPED_LISTENING_BY_ITSELF)
     with pytest.raises(AssertionError):
         connections.check_nobody_else_can_listen_there(target)
+
+
+def test_what_is_not_compared_is_tested_where_it_says():
+    named = [
+        match.groups() for why in NOT_COMPARED.values() for match in re.finditer(r"(tests/[\w/]+\.py)(?:::(\w+))?", why)
+    ]
+    assert len(named) > 5
+    for path, test in named:
+        assert test is None or re.search(rf"^(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), test
+        assert (ROOT / path).is_file(), path

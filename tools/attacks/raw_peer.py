@@ -87,6 +87,8 @@ class RawPeer:
         self.resets: dict[int, int] = {}
         self.over: set[int] = set()
         self.pongs = 0
+        self.pings = 0
+        """Of the server. They are never answered."""
         self.credit: dict[int, int] = {}
         """What the server has given on each stream, 0 for the connection, on top of the first windows."""
         self.sent: dict[int, int] = {}
@@ -296,8 +298,9 @@ class RawPeer:
                 return frame(Kind.SETTINGS, ACK)
             case Kind.WINDOW_UPDATE:
                 self.credit[stream_id] = self.credit.get(stream_id, 0) + int.from_bytes(payload, "big")
-            case Kind.PING if flags & ACK:
-                self.pongs += 1
+            case Kind.PING:
+                self.pongs += flags & ACK
+                self.pings += not flags & ACK
             case Kind.GOAWAY:
                 last_stream_id, code = struct.unpack_from(">II", payload)
                 self.goodbye = Goodbye(last_stream_id, code, payload[8:])
