@@ -11,6 +11,7 @@ __all__ = ["ascii_host"]
 NAME_CHARACTERS: Final = 253
 """RFC 1035, 2.3.4, without the dot at the end."""
 LABEL_CHARACTERS: Final = 63
+_ZONE: Final = re.compile(r"[A-Za-z0-9_.-]*")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_-]*")
 """Underscores are in no host name by the book, and in many by container tools."""
 
@@ -20,11 +21,14 @@ def ascii_host(name: str) -> str:
 
     ValueError says what is wrong with it, and does not repeat it.
     """
+    ip, _, zone = name.partition("%")
     try:
-        ipaddress.ip_address(name.partition("%")[0])
+        ipaddress.ip_address(ip)
     except ValueError:
         pass
     else:
+        if not _ZONE.fullmatch(zone):
+            raise ValueError("the zone of an IP address is letters, digits, hyphens, underscores and dots")
         return name
     if len(name) > NAME_CHARACTERS + 1:
         raise ValueError(f"a host name has at most {NAME_CHARACTERS} characters")

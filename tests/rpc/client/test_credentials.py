@@ -245,6 +245,7 @@ def test_credentials_that_do_not_fit(url, options, message):
         ({"server_name": "."}, ValueError, "server_name '.' is no name"),
         ({"server_name": ".db"}, ValueError, "server_name '.db' is no name"),
         ({"server_name": "a\0b"}, ValueError, "server_name 'a.x00b' is no name"),
+        ({"server_name": "fe80::1%\0"}, ValueError, "server_name .* is no name of a host: the zone"),
         ({"server_name": TOKEN + "é"}, ValueError, r"server_name 'sth_\.\.\.é' is no name"),
         ({"server_name": ""}, ValueError, "server_name is empty"),
         ({"server_name": 5}, TypeError, "server_name must be a str, not a int"),
