@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+from statehouse.limits import UNIX_PATH_BYTES
 from statehouse.rpc.client.credentials import Target
 from statehouse.rpc.client.host_name import ascii_host
 from statehouse.rpc.given import shown
@@ -16,8 +17,6 @@ _URL: Final = re.compile(
     r":(?P<port>[0-9]{1,5})/?"
 )
 _UNIX: Final = re.compile(r"unix:(?://)?(?P<path>/[^\0]+)")
-UNIX_PATH_BYTES: Final = 107
-"""What the system takes as the path of a socket."""
 
 
 def parse_url(url: str) -> Target:

@@ -230,7 +230,6 @@ def test_flow_control_for_a_call_that_has_ended_is_no_error(run, scripted):
         (lambda peer, i: peer.refuse(i, ("grpc-status", "zero")), ConnectionError, "without a readable"),
         (lambda peer, i: peer.h2.send_headers(i, [(":status", "502")], end_stream=True), ConnectionError, "502"),
         (lambda peer, i: peer.h2.send_headers(i, [(":status", "200")]), ConnectionError, "not speak gRPC"),
-        (lambda peer, i: peer.h2.reset_stream(i, 2), ConnectionError, "HTTP/2 error 2"),
         (lambda peer, i: peer.answer(i, b"\xff"), StatehouseError, "not readable"),
         (lambda peer, i: peer.refuse(i, ("grpc-status", "0")), ConnectionError, "did not give one answer"),
     ],
@@ -247,6 +246,29 @@ def test_a_bad_answer_ends_its_call_and_no_other(run, scripted, script, error, m
         assert server.connections == 1
 
     run(main)
+
+
+def test_a_read_that_is_cut_off_is_asked_again_and_a_write_is_not(run, scripted):
+    cut = []
+
+    def script(peer, stream_id):
+        cut.append(stream_id)
+        if len(cut) % 2:
+            peer.h2.reset_stream(stream_id, 2)
+        else:
+            answer(peer, stream_id)
+
+    server = scripted(script)
+
+    async def main():
+        async with AsyncStatehouse(server.url, timeout_s=5) as client:
+            assert await client.health() == "ok"
+            with pytest.raises(ConnectionError, match="HTTP/2 error 2"):
+                await client.begin_transaction()
+        assert server.connections == 1
+
+    run(main)
+    assert len(cut) == 3
 
 
 @pytest.mark.parametrize(

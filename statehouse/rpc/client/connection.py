@@ -126,12 +126,12 @@ class ClientConnection:
         self._protocol.start(call, method.path, message, timeout_s, self._loop.now())
         self._flush()
 
-    async def messages(self, call: Call, limit_s: float) -> None:
-        """Wait until the call, a stream, is over or a message came; fails it when neither happens in time."""
+    async def messages(self, call: Call, deadline: float) -> None:
+        """Wait until the call, a stream, is over or a message came; fails it when neither happens before `deadline`."""
         while not call.messages and not call.over:
             waiter = self._loop.waiter()
             call.wake = waiter.wake
-            call.deadline = self._loop.now() + limit_s
+            call.deadline = deadline
             self._protocol.check_at = min(self._protocol.check_at, call.deadline)
             self._protocol.want(call)
             self._flush()

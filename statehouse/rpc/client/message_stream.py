@@ -117,7 +117,7 @@ class MessageStream:
         call, connection = self._call, self._connection
         if call is None or connection is None:
             return []
-        await connection.messages(call, self._limit_s)
+        await connection.messages(call, deadline)
         messages, call.messages = call.messages, []
         if not messages and call.error is not None:
             raise call.error

@@ -22,6 +22,7 @@ from statehouse.rpc.client.response import Response, read_response
 from statehouse.rpc.error_table import GrpcStatus, decode_error
 from statehouse.rpc.http2.budgets import Budget
 from statehouse.rpc.http2.connection import Connection
+from statehouse.rpc.http2.faults import ConnectionFaultError
 from statehouse.rpc.http2.frames import U31, ErrorCode, FrameType, Setting
 from statehouse.rpc.http2.header_blocks import HeaderDecoder
 from statehouse.rpc.http2.streams import State, Stream
@@ -35,8 +36,6 @@ FIRST_STREAMS: Final = 100
 """Calls at once, until the server's settings say otherwise."""
 KEEPALIVE_S: Final = 30.0
 PING_ANSWER_S: Final = 10.0
-GOAWAY_BYTES: Final = 8
-"""Of a GOAWAY's fields, before its text."""
 GOAWAY_CHARACTERS: Final = 100
 """How much is told of what a server says when it ends a connection."""
 
@@ -81,8 +80,6 @@ class ClientProtocol(Connection[Response]):
         self.check_at = math.inf
         """When `tick` is due."""
         self.most_streams = FIRST_STREAMS
-        self.greeted = False
-        """Whether the server's settings came: it speaks HTTP/2."""
         self.answered = False
         """Whether any call was answered, or its answer began."""
         self.draining = False
@@ -285,8 +282,9 @@ class ClientProtocol(Connection[Response]):
             self._return_window(stream)
 
     def _reset_came(self, stream: Stream, code: int) -> None:
-        error = NotProcessedError if code == ErrorCode.REFUSED_STREAM else ConnectionError
-        self._fail(stream.call, error(f"the server cut the call off (HTTP/2 error {code})"))
+        # Cut off by the server, or here for the server's fault: either way it may have been carried out.
+        error = NotProcessedError if code == ErrorCode.REFUSED_STREAM else LostCallError
+        self._fail(stream.call, error(f"the call was cut off (HTTP/2 error {code})"))
 
     def _window_grew(self, stream: Stream | None) -> None:
         if self._blocked:
@@ -294,7 +292,6 @@ class ClientProtocol(Connection[Response]):
                 self._send_more(each)
 
     def _settings_came(self) -> None:
-        self.greeted = True
         self._window_grew(None)
 
     def _setting_came(self, name: int, value: int) -> None:
@@ -302,24 +299,18 @@ class ClientProtocol(Connection[Response]):
             self.most_streams = value
         elif name == Setting.HEADER_TABLE_SIZE:
             self._headers_of_calls.limit_table(value)
+        elif name == Setting.ENABLE_PUSH and value:
+            raise ConnectionFaultError(ErrorCode.PROTOCOL_ERROR, "a server that asks for pushes (RFC 9113, 6.5.2)")
 
-    def _goaway_came(self, last_stream_id: int, code: int) -> None:
+    def _goaway_came(self, last_stream_id: int, code: int, text: bytes) -> None:
         self.draining = True
         if code and not self.goaway_code:
             self.goaway_code = code
             self.goaway_reason = f"HTTP/2 error {code}"
+            if text and all(0x20 <= each < 0x7F for each in text):
+                self.goaway_reason += f": {text[:GOAWAY_CHARACTERS].decode('ascii')}"
         for stream in [each for each in self.streams.values() if each.id > last_stream_id]:
             self._fail(stream.call, NotProcessedError(f"{self._address} is closing the connection"))
-
-    def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
-        told = bool(self.goaway_code)
-        super()._goaway(flags, stream_id, payload)
-        text = payload[GOAWAY_BYTES:]
-        if self.goaway_code and not told and text and all(0x20 <= each < 0x7F for each in text):
-            self.goaway_reason += f": {text[:GOAWAY_CHARACTERS].decode('ascii')}"
-
-    _theirs = Connection._TAKE  # type: ignore[misc]  # noqa: SLF001 - the table of its base
-    _TAKE = (*_theirs[: FrameType.GOAWAY], _goaway, *_theirs[FrameType.GOAWAY + 1 :])  # type: ignore[assignment]
 
     def _spend(self, budget: Budget) -> None:
         # An honest server sends a window and a small answer with each call, as fast as it can be asked.

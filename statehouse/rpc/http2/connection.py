@@ -210,8 +210,7 @@ class Connection(Outgoing, Generic[H]):
             self.output += frame(FrameType.PING, ACK, 0, payload)
 
     def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
-        last_stream_id, code = read_goaway(payload)
-        self._goaway_came(last_stream_id, code)
+        self._goaway_came(*read_goaway(payload))
 
     def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002
         increment = U32.unpack(payload)[0] & U31
@@ -317,5 +316,5 @@ class Connection(Outgoing, Generic[H]):
     def _setting_came(self, name: int, value: int) -> None:
         """A setting that frames and windows do not depend on."""
 
-    def _goaway_came(self, last_stream_id: int, code: int) -> None:
+    def _goaway_came(self, last_stream_id: int, code: int, text: bytes) -> None:
         """The peer says goodbye."""

@@ -174,7 +174,7 @@ def goaway_payload(last_stream_id: int, code: ErrorCode, debug: bytes) -> bytes:
     return _GOAWAY.pack(last_stream_id, code) + debug
 
 
-def read_goaway(payload: bytes) -> tuple[int, int]:
-    """The last stream that the peer looks at, and its error code."""
+def read_goaway(payload: bytes) -> tuple[int, int, bytes]:
+    """The last stream that the peer looks at, its error code, and what it says besides."""
     last_stream_id, code = _GOAWAY.unpack_from(payload)
-    return last_stream_id & U31, code
+    return last_stream_id & U31, code, payload[_GOAWAY.size :]

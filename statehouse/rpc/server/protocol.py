@@ -308,5 +308,5 @@ class ServerProtocol(Connection[Received]):
         if name == Setting.HEADER_TABLE_SIZE:
             self._blocks.table_set(value)
 
-    def _goaway_came(self, last_stream_id: int, code: int) -> None:  # noqa: ARG002
+    def _goaway_came(self, last_stream_id: int, code: int, text: bytes) -> None:  # noqa: ARG002
         self._events.append(PeerLeft())

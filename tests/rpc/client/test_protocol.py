@@ -153,7 +153,7 @@ def test_a_response_of_100_goes_before_the_response():
     assert (call.messages, call.error) == ([b"x"], None)
 
 
-@pytest.mark.parametrize(("code", "kind"), [(7, NotProcessedError), (8, ConnectionError), (2, ConnectionError)])
+@pytest.mark.parametrize(("code", "kind"), [(7, NotProcessedError), (8, LostCallError), (2, LostCallError)])
 def test_a_reset(code, kind):
     joined = Joined()
     call = joined.call()

@@ -96,7 +96,7 @@ class Recorder(Connection[Fields]):
     def _setting_came(self, name: int, value: int) -> None:
         self.events.append(("setting", name, value))
 
-    def _goaway_came(self, last_stream_id: int, code: int) -> None:
+    def _goaway_came(self, last_stream_id: int, code: int, text: bytes) -> None:
         self.events.append(("goaway", last_stream_id, code))
 
     def take_frames(self) -> list[Frame]:

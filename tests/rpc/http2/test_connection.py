@@ -214,7 +214,7 @@ def test_after_the_end_nothing_is_heard():
 
 def test_a_role_that_ends_the_connection_hears_nothing_more():
     class Leaving(Recorder):
-        def _goaway_came(self, last_stream_id, code):
+        def _goaway_came(self, last_stream_id, code, text):
             self.end(ErrorCode.NO_ERROR, "the peer left")
 
     connection = Leaving()

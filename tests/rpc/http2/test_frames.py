@@ -70,7 +70,7 @@ def test_a_frame_in_bytes():
 
 
 def test_the_reserved_bit_of_a_goaway_is_ignored():
-    assert read_goaway(u32(0x80000003) + u32(2) + b"debug") == (3, 2)
+    assert read_goaway(u32(0x80000003) + u32(2) + b"debug") == (3, 2, b"debug")
 
 
 def test_settings_are_read_in_their_order():
