@@ -6,11 +6,13 @@
     python tools/attack_edge.py --list            what the attacks are
 
 The daemon, the honest client (attacks/honest.py) and each attack (attacks/attacker.py) are processes of their own.
+Some attacks are of a daemon with TLS, whose honest client speaks it.
 The honest client is judged for all calls that are due while an attack runs. An attack has failed when
   * the 99th percentile of the honest client's calls stays under 1 s and none of them fails, on a connection that
     stands and on new ones (but while an attack takes all the connections that there are);
   * resident memory is at most 50 MB above what it was before the attacks, at the worst moment;
-  * 5 s after its end, descriptors, and the connections, calls and tasks of the daemon's own count, are what they were;
+  * 5 s after its end, descriptors, and the connections, calls, streams and tasks of the daemon's own count, are what
+    they were;
   * the daemon lives, and has logged no error.
 Exit code 0: every attack has failed. A daemon that an attack has hurt is replaced before the next one.
 """
@@ -24,26 +26,22 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final
 
-from attacks import preparation, vitals
+from attacks import vitals
 from attacks.attack import Attack
 from attacks.attacker import ATTACKS, attack_named
-from attrs import define, field, frozen
-from daemon_process import DaemonProcess
+from attacks.scene import GROWTH_BYTES, Scene
+from attrs import define, field
 
 TOOLS: Final = Path(__file__).resolve().parent
 SHORT_S: Final = 1.0
 FULL_S: Final = 8.0
 P99_S: Final = 1.0
-GROWTH_BYTES: Final = 50_000_000
-RETAINED_BYTES: Final = GROWTH_BYTES // 2
-"""A daemon that keeps more than this is replaced, so that an attack is not blamed for the ones before it."""
 ATTACK_S: Final = 180.0
 """Within which an attacker must have come back."""
 AFTERWARDS_S: Final = 0.3
 """For so long the honest client goes on when the attack is over: clearing up must not hold it up either."""
-MANY_EVENTS: Final = 300
 BAD_LEVELS: Final = ('"level": "error"', '"level": "critical"')
 LOG_LINES: Final = 1_000
 """An attack may make the daemon log so many lines: a full disk hurts too."""
@@ -76,82 +74,6 @@ class Verdict:
 
 
 HEADINGS: Final = f"{'':<5}{'attack':<32}{'calls':>6}{'p99 ms':>9}{'new ms':>9}{'MB':>8}{'back s':>7}  what was done"
-
-
-class HonestProcess:
-    """The honest client, started and stopped from here."""
-
-    def __init__(self, address: str) -> None:
-        command = [sys.executable, "-m", "attacks.honest", address]
-        self._process = subprocess.Popen(
-            command, cwd=TOOLS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self._read()
-
-    def start(self) -> None:
-        """It calls from now on."""
-        self._tell("start")
-
-    def stop(self) -> dict[str, Any]:
-        """It rests from now on; a `Watch` as JSON, and how often calls failed."""
-        watch: dict[str, Any] = json.loads(self._tell("stop"))
-        return watch
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _tell(self, command: str) -> str:
-        self._pipe(self._process.stdin).write(f"{command}\n")
-        return self._read()
-
-    def _read(self) -> str:
-        line = self._pipe(self._process.stdout).readline()
-        if not line:
-            raise RuntimeError("the honest client has ended")
-        return line
-
-    @staticmethod
-    def _pipe(pipe: Any) -> TextIO:
-        stream: TextIO = pipe
-        return stream
-
-
-@frozen
-class Scene:
-    """A daemon, its honest client, and what the daemon held before anyone attacked it."""
-
-    daemon: DaemonProcess
-    honest: HonestProcess
-    resident_bytes: int
-    before: vitals.Vitals
-
-    @classmethod
-    def set(cls, daemon: DaemonProcess) -> Self:
-        """Start all of it on the daemon's data directory, warmed up."""
-        daemon.start()
-        preparation.fill(daemon.address, MANY_EVENTS)
-        honest = HonestProcess(daemon.address)
-        honest.start()
-        time.sleep(SHORT_S)
-        honest.stop()
-        time.sleep(0.2)  # its last new connection is closed by then
-        return cls(daemon, honest, vitals.resident_bytes(daemon.pid), vitals.take(daemon))
-
-    def clear(self) -> None:
-        """End all of it."""
-        self.honest.close()
-        if self.daemon.running:
-            self.daemon.kill()
-
-    @property
-    def hurt(self) -> bool:
-        """Whether the daemon is not what it was, and so no fair target of a further attack."""
-        if not self.daemon.running:
-            return True
-        grown = vitals.resident_bytes(self.daemon.pid) - self.resident_bytes
-        return grown > RETAINED_BYTES or bool(vitals.take(self.daemon).beyond(self.before))
 
 
 def judge(scene: Scene, attack: Attack, seconds: float, size: str) -> Verdict:
@@ -222,21 +144,21 @@ def run(attacks: Sequence[Attack], seconds: float, size: str) -> list[Verdict]:
     """All the attacks, one after the other, on as few daemons as they leave whole."""
     verdicts: list[Verdict] = []
     with ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="statehouse-attacks-"))
-        daemon = DaemonProcess(Path(directory) / "data")
-        scene = Scene.set(daemon)
-        stack.callback(lambda: scene.clear())  # noqa: PLW0108 - the newest one
-        if not vitals.answers_census(daemon.pid):
-            raise NoCensusError("the daemon does not catch SIGUSR1: there is nobody to say what it holds")
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statehouse-attacks-")))
+        newest = stack.enter_context(ExitStack())
+        scene: Scene | None = None
         _say(HEADINGS)
         for attack in attacks:
+            if scene is None or scene.hurt or scene.is_of_tls != attack.is_of_tls:
+                newest.close()
+                scene = Scene.set(directory, tls=attack.is_of_tls)
+                newest.callback(scene.clear)
+                if not vitals.answers_census(scene.daemon.pid):
+                    raise NoCensusError("the daemon does not catch SIGUSR1: there is nobody to say what it holds")
             verdicts.append(judge(scene, attack, seconds, size))
             _say(verdicts[-1].line())
             for violation in verdicts[-1].violations:
                 _say(f"     VIOLATION {attack.name}: {violation}")
-            if scene.hurt:
-                scene.clear()
-                scene = Scene.set(daemon)
     return verdicts
 
 

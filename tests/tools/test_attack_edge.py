@@ -18,13 +18,13 @@ from client.scripted_server import ScriptedServer
 from jh2.hpack import Decoder
 
 ROOT = Path(__file__).resolve().parents[2]
-SOME = ("clean_eof", "hpack_bomb", "not_http2")
+SOME = ("clean_eof", "hpack_bomb", "not_http2", "half_handshakes")
 
 
 @pytest.fixture
 def scene(tmp_path):
     """A daemon with its honest client."""
-    made = attack_edge.Scene.set(attack_edge.DaemonProcess(tmp_path / "data"))
+    made = attack_edge.Scene.set(tmp_path)
     yield made
     made.clear()
 
@@ -41,10 +41,10 @@ def test_some_attacks(tmp_path):
     command = [sys.executable, str(ROOT / "tools" / "attack_edge.py"), *only, "--json", str(told)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
-    assert ran.stdout.splitlines()[-1].startswith("3 attacks, 0 of them did harm")
+    assert ran.stdout.splitlines()[-1].startswith("4 attacks, 0 of them did harm")
     rows = json.loads(told.read_text())
     assert [row["name"] for row in rows] == list(SOME)
-    assert all(row["calls"] > 20 and 0 < row["p99_s"] < 1 for row in rows)
+    assert all(row["calls"] > 20 and 0 < row["p99_s"] < 1 and row["stranger_p99_s"] > 0 for row in rows)
 
 
 def test_the_list_describes_every_attack_once(capsys):
@@ -84,12 +84,16 @@ def test_a_daemon_that_dies_is_found_out(monkeypatch, scene):
 def test_what_is_left_and_what_was_grown_is_found_out(monkeypatch, scene):
     monkeypatch.setattr(attack_edge, "GROWTH_BYTES", -(10**12))
     monkeypatch.setattr(vitals, "SETTLED_S", 0.0)
+    assert scene.before.counts.keys() > set(vitals.COUNTED)
     with RawPeer(("127.0.0.1", scene.daemon.port)) as peer:
         assert peer.answers()
+        peer.start("Commit")
+        assert peer.is_heard()
         violations = judged(monkeypatch, scene, lambda pid: None).violations
         assert scene.hurt
     assert any("resident memory grew by" in each for each in violations)
-    assert any("sockets" in each for each in violations)
+    for what in ("sockets", *vitals.COUNTED):
+        assert any(f" {what} " in each for each in violations), what
 
 
 def test_complaints_of_the_attack_itself_count(monkeypatch, scene):

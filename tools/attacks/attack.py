@@ -65,6 +65,8 @@ class Attack:
     row: str
     fills: bool = False
     """It takes all the connections that there are: strangers who come during it may be refused."""
+    is_of_tls: bool = False
+    """It is of a daemon with TLS."""
 
     @property
     def name(self) -> str:

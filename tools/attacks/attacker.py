@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import asdict
 
-from attacks import bad_calls, floods, header_bombs, leavers, slow_peers
+from attacks import bad_calls, floods, header_bombs, leavers, slow_peers, tls_peers
 from attacks.attack import Attack, Stage
 
 __all__ = ["ATTACKS", "attack_named"]
@@ -23,6 +23,7 @@ ATTACKS: Final[Sequence[Attack]] = (
     *header_bombs.ATTACKS,
     *bad_calls.ATTACKS,
     *slow_peers.ATTACKS,
+    *tls_peers.ATTACKS,
 )
 
 

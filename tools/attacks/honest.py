@@ -1,9 +1,10 @@
-"""An honest client in a process of its own: `python -m attacks.honest HOST:PORT`, in the folder tools.
+"""An honest client in a process of its own: `python -m attacks.honest HOST:PORT [AUTHORITY]`, in the folder tools.
 
 It reads commands from its input, a line each: after `start` it makes calls at a steady rate, after `stop` it prints,
 as a JSON line, how long they took and which failed, and rests. On one connection (grpcio) it reads with GetState,
 whether or not the reads before have been answered, so that a stall is seen by every call that is due in it; and makes
-transactions, one after the other. And it makes new connections, as a client does that has just come.
+transactions, one after the other. And it makes new connections, as a client does that has just come. With the file of
+an authority it speaks TLS; its new connections are then grpcio's, too.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -18,6 +20,7 @@ from attrs import Factory, asdict, define
 from google.protobuf.struct_pb2 import Struct
 
 from attacks.attack import get_state
+from attacks.channels import open_channel
 from attacks.raw_http2 import SERVICE
 from attacks.raw_peer import RawPeer
 from statehouse.v1 import statehouse_pb2 as pb
@@ -32,6 +35,8 @@ STRANGER_EVERY_S: Final = 0.1
 DEADLINE_S: Final = 10.0
 FAILURES_TOLD: Final = 5
 OK: Final = 0
+OF_ITS_OWN: Final = [("grpc.use_local_subchannel_pool", 1)]
+"""A channel that shares no connection with another."""
 
 
 @define
@@ -47,10 +52,10 @@ class Watch:
 class Honest:
     """The client: three threads that call between `start` and `stop`."""
 
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self._raw_address = (host, int(port))
-        self._channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, authority: Path | None) -> None:
+        self._address = address
+        self._authority = authority
+        self._channel = open_channel(address, authority)
         grpc.channel_ready_future(self._channel).result(timeout=DEADLINE_S)
         self._watch = Watch()
         self._stopping = threading.Event()
@@ -69,7 +74,7 @@ class Honest:
         rates: list[tuple[float, Callable[[], None]]] = [
             (READ_EVERY_S, self._read),
             (TRANSACTION_EVERY_S, self._transaction),
-            (STRANGER_EVERY_S, self._stranger),
+            (STRANGER_EVERY_S, self._stranger if self._authority is None else self._stranger_with_tls),
         ]
         self._threads = [threading.Thread(target=self._steadily, args=rate) for rate in rates]
         for thread in self._threads:
@@ -125,12 +130,23 @@ class Honest:
     def _stranger(self) -> None:
         started_s = time.monotonic()
         try:
-            with RawPeer(self._raw_address) as peer:
+            host, _, port = self._address.rpartition(":")
+            with RawPeer((host, int(port))) as peer:
                 status = peer.status(peer.call("GetState", get_state(AGENT, KEY)), DEADLINE_S)
                 if status != OK:
                     how = "was closed" if peer.closed else "gave no answer in time"
                     self._watch.stranger_failures.append(f"a new connection {how}" if status is None else f"{status}")
         except OSError as error:
+            self._watch.stranger_failures.append(_line(error))
+        self._watch.stranger_latencies_s.append(time.monotonic() - started_s)
+
+    def _stranger_with_tls(self) -> None:
+        started_s = time.monotonic()
+        request = pb.GetStateRequest(agent_id=AGENT, key=KEY).SerializeToString()
+        try:
+            with open_channel(self._address, self._authority, OF_ITS_OWN) as channel:
+                channel.unary_unary(SERVICE + "GetState")(request, timeout=DEADLINE_S)
+        except grpc.RpcError as error:
             self._watch.stranger_failures.append(_line(error))
         self._watch.stranger_latencies_s.append(time.monotonic() - started_s)
 
@@ -140,7 +156,7 @@ def _line(error: BaseException) -> str:
 
 
 def main() -> None:
-    honest = Honest(sys.argv[1])
+    honest = Honest(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else None)
     print("ready", flush=True)
     for line in sys.stdin:
         if line.strip() == "start":

@@ -1,11 +1,13 @@
 """What is in the store before the first attack: a large value, and an agent with many events; written with grpcio."""
 
+from pathlib import Path
 from typing import Final
 
 import grpc
 from google.protobuf.struct_pb2 import Struct
 
 from attacks.attack import LARGE, MANY
+from attacks.channels import open_channel
 from attacks.raw_http2 import SERVICE
 from statehouse.v1 import statehouse_pb2 as pb
 
@@ -16,9 +18,9 @@ EVENT_BYTES: Final = 16_000
 PATIENCE_S: Final = 30.0
 
 
-def fill(address: str, events: int) -> None:
+def fill(address: str, events: int, authority: Path | None = None) -> None:
     """Write the value of LARGE, and so many events of MANY, unless they are there."""
-    with grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)]) as channel:
+    with open_channel(address, authority, [("grpc.max_receive_message_length", -1)]) as channel:
         asked = pb.ListKeysRequest(agent_id=LARGE[0])
         if not pb.ListKeysResponse.FromString(_call(channel, "ListKeys", asked.SerializeToString())).keys:
             for number in range(events):
