@@ -12,6 +12,7 @@ from rpc.fix_edge import PATIENCE_S, detail_of, refused, struct_of, write
 from structlog.testing import capture_logs
 
 from statehouse.errors import ErrorCode
+from statehouse.rpc.server import refusals as refusals_module
 from statehouse.rpc.server import server as server_module
 from statehouse.rpc.server.access import Authenticator
 from statehouse.rpc.server.health import Serving, health_service
@@ -254,3 +255,15 @@ async def test_a_token_over_a_unix_socket(start_edge, tmp_path, tokens):
         assert (await near.call("Version", metadata=bearer(text))).version == "1.2.3"
         assert (await refused(near, "Version")).code() is grpc.StatusCode.UNAUTHENTICATED
     assert near.server.census()["unauthenticated"] == 1
+
+
+async def test_refusals_are_logged_when_they_are_due_though_nobody_is_refused_then(start_edge, tokens, monkeypatch):
+    for module in (refusals_module, server_module):
+        monkeypatch.setattr(module, "LOGGED_S", 0.2)
+    started = await start_edge(authenticator=tokens.authenticator)
+    with dialled(started) as guarded, capture_logs() as logged:
+        for _ in range(3):
+            await refused(guarded, "Version")
+        with trio.fail_after(PATIENCE_S):
+            while sum(line.get("unauthenticated", 0) for line in logged) < 3:  # noqa: ASYNC110 - the log has no event
+                await trio.sleep(0.01)
