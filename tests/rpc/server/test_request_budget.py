@@ -221,6 +221,7 @@ async def test_a_request_that_waited_comes_in_whole(over_memory, autojump_clock)
     capacity = Capacity()
     one, other = [await over_memory(unary={"Count": count}, capacity=capacity) for _ in range(2)]
     held = [await begin(one, head(LARGE)) for _ in range(REQUESTS_BYTES // (LARGE + 5))]
+    await settle()
     late, waits = other.peer.begin("/t/Count")
     await other.peer.send(late, frame(FrameType.DATA, 0, waits, message(b"x" * LARGE)[:FRAME]))
     await settle()
@@ -251,6 +252,7 @@ async def test_the_line_has_an_end(over_memory, autojump_clock, monkeypatch):
     one, other = [await over_memory(unary={"Count": count}, capacity=capacity) for _ in range(2)]
     for _ in range(REQUESTS_BYTES // (LARGE + 5)):
         await begin(one, head(LARGE))
+    await settle()
     first, second, third = [await begin(other, head(LARGE) + b"x") for _ in range(3)]
     assert await other.peer.status(third) == 8
     assert "try again" in other.peer.headers[third]["grpc-message"]
