@@ -72,7 +72,7 @@ def test_killed_in_the_middle_of_calls_and_the_next_call_reconnects(run, mortal_
             assert len(killed_at) == 20
             assert max(killed_at) - started < 1.0
             process.wait()
-            await fails(client.health(), "cannot connect")
+            await fails(client.health(), "cannot connect", within_s=5)
 
             server, _ = memory_service.serve(memory_service.MemoryService(), port)
             try:
