@@ -12,11 +12,7 @@ __all__ = ["decode_answer"]
 def decode_answer(method: Method, message: bytes | Compressed) -> Message:
     """The message that came, inflated if it must be. StatehouseError when it is none."""
     try:
-        content = message if type(message) is bytes else _inflate(message)
+        content = message.inflate() if isinstance(message, Compressed) else message
         return method.response_type.FromString(content)
     except (DecodeError, InvalidRequestError) as error:
         raise StatehouseError(f"the answer to {method.name} is not readable: {error}") from error
-
-
-def _inflate(message: bytes | Compressed) -> bytes:
-    return message.inflate() if isinstance(message, Compressed) else message

@@ -191,9 +191,8 @@ class ClientConnection:
         try:
             while True:
                 if self._protocol.output:
-                    await stream.send(
-                        cast("bytes", self._protocol.take_output())
-                    )  # a bytearray serves, and nobody else has it
+                    output = cast("bytes", self._protocol.take_output())  # a bytearray serves, and nobody else has it
+                    await stream.send(output)
                 else:
                     self._writer = self._loop.waiter()
                     await self._writer.wait()

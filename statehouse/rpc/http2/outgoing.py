@@ -89,6 +89,11 @@ class Outgoing:
             self._reset_streams.append(stream.id)
             self.output += frame(FrameType.RST_STREAM, 0, stream.id, U32.pack(code))
 
+    def need_no_more(self, stream: Stream) -> None:
+        """After the last of an answer: a client that is still sending may stop (RFC 9113, 8.1)."""
+        if not stream.closed:
+            self.reset(stream, ErrorCode.NO_ERROR)
+
     def grant(self, stream: Stream, size_bytes: int) -> None:
         """Let the peer send so much more on a stream."""
         stream.receive_window += size_bytes

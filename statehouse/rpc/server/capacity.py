@@ -40,7 +40,6 @@ class Capacity:
     inflating: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(INFLATING_THREADS))
     calls: int = 0
     """Under way, on all connections."""
-
     open_calls: int = 0
     """Of them, those that need no token."""
 

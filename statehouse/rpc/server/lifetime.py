@@ -49,7 +49,7 @@ class Lifetime:
     heard_at: float
     """When something last came."""
     called_at: float
-    """When a call last began or ended."""
+    """When a call last ended, or the connection began."""
     greeted: bool = False
     """The peer's settings have come: it speaks HTTP/2."""
     pinged_at: float | None = None

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from statehouse.rpc.http2.frames import ErrorCode
 from statehouse.rpc.http2.outgoing import Outgoing
 from statehouse.rpc.http2.streams import Stream
 from statehouse.rpc.server.call_headers import Plain
@@ -29,7 +28,7 @@ class PlainAnswers:
             headers.append((b"allow", b"POST"))
         if request.head:
             self._connection.send_headers(stream, self._blocks.other(headers), ends=True)
-            self._done(stream)
+            self._connection.need_no_more(stream)
             return
         self._connection.send_headers(stream, self._blocks.other(headers), ends=False)
         # Those that were reset since: a peer whose window never grows must not have us keep them.
@@ -55,8 +54,4 @@ class PlainAnswers:
             self._unsent[stream.id] = stream, rest
             return
         del self._unsent[stream.id]
-        self._done(stream)
-
-    def _done(self, stream: Stream) -> None:
-        if not stream.closed:  # the client is still sending: it may stop (RFC 9113, 8.1)
-            self._connection.reset(stream, ErrorCode.NO_ERROR)
+        self._connection.need_no_more(stream)

@@ -117,10 +117,10 @@ class ServerProtocol(Connection[Received]):
     def answer(self, stream: Stream, message: bytes) -> bool:
         """Send all of a unary call's answer at once: headers, message, status. False when the windows are too small."""
         size = MESSAGE_HEADER_BYTES + len(message)
-        if size > stream.send_window or size > self.send_window or size > self.peer_frame_bytes:
-            return stream.closed
         if stream.closed:
             return True
+        if size > stream.send_window or size > self.send_window or size > self.peer_frame_bytes:
+            return False
         stream.send_window -= size
         self.send_window -= size
         headers, trailers = self._blocks.headers(), self._blocks.trailers()
@@ -164,8 +164,7 @@ class ServerProtocol(Connection[Received]):
     def _end(self, stream: Stream, block: bytes) -> None:
         self._let_go(stream)
         self.send_headers(stream, block, ends=True)
-        if not stream.closed:  # the client is still sending: it may stop (RFC 9113, 8.1)
-            self.reset(stream, ErrorCode.NO_ERROR)
+        self.need_no_more(stream)
 
     # What came
 
