@@ -14,7 +14,7 @@ ARGS ?=
 TYPED_TOOLS := $(filter-out tools/old_client_checks.py,$(wildcard tools/*.py tools/*/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check demo bench bench-edge clean
+.PHONY: help run test check demo prove prove-long bench bench-edge clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ help: ## List the targets.
 run: $(VENV)/run-installed ## Start the daemon on its embedded store in ./statehouse-data (ARGS='--listen HOST:PORT ...').
 	@exec $(BIN)/statehoused $(ARGS)
 
-test: $(VENV)/dev-installed ## Run all tests (ARGS='-k name' for some).
+test: $(VENV)/dev-installed ## Run all tests (ARGS='-k name' for some; ARGS='-n auto --dist loadfile' on all cores).
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/dev-installed ## What must hold before a change lands: format, lint, types, layering, generated code, tests.
@@ -38,6 +38,12 @@ check: $(VENV)/dev-installed ## What must hold before a change lands: format, li
 
 demo: $(VENV)/run-installed ## Carry out a recorded agent run, kill the daemon in the middle, and finish it.
 	$(BIN)/python -m examples.resumable_agent.demo
+
+prove: $(VENV)/dev-installed ## Try to break every promise, at the size that CI runs (docs/reliability.md; ARGS='--only bytes' for one proof).
+	$(BIN)/python tools/prove.py $(ARGS)
+
+prove-long: $(VENV)/dev-installed ## The same at full size: hours.
+	$(BIN)/python tools/prove.py --long $(ARGS)
 
 bench: $(VENV)/run-installed ## Measure the engine; prints JSON (docs/benchmarks.md).
 	$(BIN)/python tools/bench_engine.py $(ARGS)

@@ -69,12 +69,15 @@ class _Life:
     """What the health service tells."""
     census: Callable[[], Mapping[str, object]] = dict
     """What SIGUSR1 logs."""
+    tokens_changed: Callable[[], None] = lambda: None
+    """Called when the tokens were read again."""
 
     async def reload(self) -> None:
         if not self.on_hangup:
             log.info("nothing to reload: neither certificates nor tokens are set")
         for what, held in self.on_hangup.items():
-            await _reload(what, held)
+            if await _reload(what, held) and isinstance(held, Authenticator):
+                self.tokens_changed()
 
     async def log_census(self) -> None:
         log.info("edge", **self.census())
@@ -110,7 +113,7 @@ async def run_daemon(settings: Settings) -> None:
                     max_connections=connections,
                     hosted=[health_service(life.serving), *reflection_services()],
                 )
-                life.census = server.census
+                life.census, life.tokens_changed = server.census, server.judge_callers_anew
                 drained = trio.Event()
                 address = await edge.start(_serve, server, listener, life.stop, settings.shutdown_grace_s, drained)
                 build = build_version(os.environ)
@@ -217,18 +220,20 @@ async def _at_each(
                 log.exception("a signal was not obeyed", signal=number.name)
 
 
-async def _reload(what: str, held: _Reloadable) -> None:
+async def _reload(what: str, held: _Reloadable) -> bool:
+    """Whether it was read."""
     try:
         # In a thread: the files may be on a disk that does not answer, and calls go on meanwhile.
         await trio.to_thread.run_sync(held.reload, abandon_on_cancel=True)
     except ConfigError as error:
         log.error("not reloaded: those in use stay in use", what=what, reason=error.message)  # noqa: TRY400 - no bug
-    else:
-        log.info("reloaded", what=what)
-        if isinstance(held, Authenticator):
-            _say_tokens(held)
-        elif isinstance(held, ServerTls):
-            _say_tls(held)
+        return False
+    log.info("reloaded", what=what)
+    if isinstance(held, Authenticator):
+        _say_tokens(held)
+    elif isinstance(held, ServerTls):
+        _say_tls(held)
+    return True
 
 
 def _say_tokens(authenticator: Authenticator) -> None:

@@ -4,20 +4,27 @@ Each class says whose fault it is and whether trying again can help. Which gRPC 
 error has on the wire stands in one table, `statehouse/rpc/error_table.py`, and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
+
+from attrs import frozen
 
 __all__ = [
     "AddressError",
+    "AgentDeletedError",
+    "AgentExistsError",
     "ConfigError",
+    "ConflictError",
     "ConnectionError",
     "DataDirectoryError",
     "DataDirectoryHeldError",
     "DiskFullError",
     "ErrorCode",
+    "FailedPrecondition",
     "InternalError",
     "InvalidRequestError",
+    "LeaseError",
     "LogPoisonedError",
     "NewerFormatError",
     "NotFoundError",
@@ -45,8 +52,14 @@ class ErrorCode(IntEnum):
     VERSION_NOT_FOUND = 6
     STORAGE_ERROR = 7
     INTERNAL_ERROR = 8
+    PRECONDITION_FAILED = 100
     UNAUTHENTICATED = 101
     PERMISSION_DENIED = 102
+    LEASE_NOT_HELD = 103
+    IDEMPOTENCY_KEY_REUSED = 104
+    AGENT_NOT_FOUND = 105
+    AGENT_EXISTS = 106
+    AGENT_DELETED = 107
 
 
 class StatehouseError(Exception):
@@ -81,11 +94,68 @@ class TransactionError(StatehouseError):
     default_code = ErrorCode.TXN_NOT_FOUND
 
 
-class NotFoundError(StatehouseError):
-    """What was asked for is not there.
+@frozen
+class FailedPrecondition:
+    """What was found where a precondition did not hold. Only what the precondition is about is filled in."""
 
-    The contract has it, and none of its calls ends with it in this daemon: a key or version that is not there is an
-    answer. A health check of a service that is not there does.
+    index: int
+    """Its place among the preconditions of the commit, from 0."""
+    version: int = 0
+    exists: bool = False
+    agent_commit_ts: int = 0
+    lease_epoch: int = 0
+    lease_held: bool = False
+
+
+class ConflictError(TransactionError):
+    """The commit's preconditions did not hold: somebody else was there before. Nothing was done.
+
+    `failed` has every one that did not hold, in the order of their `index`, with what was found. Read again, decide
+    again, commit again: `update` of the clients does.
+    """
+
+    default_code = ErrorCode.PRECONDITION_FAILED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | None = None,
+        details: Mapping[str, str] | None = None,
+        failed: Sequence[FailedPrecondition] = (),
+    ) -> None:
+        super().__init__(message, code=code, details=details)
+        self.failed: Final = tuple(failed)
+
+
+class LeaseError(TransactionError):
+    """The lease is another's, or, to be renewed or released, not this one any more.
+
+    `details` has the `epoch` and the `holder` of the newest.
+    """
+
+    default_code = ErrorCode.LEASE_NOT_HELD
+
+
+class AgentDeletedError(TransactionError):
+    """The agent was deleted, and the commit writes to it without saying that it is to live again. Nothing was done.
+
+    A precondition on the agent says so, and so does `revive`. `details` has the `commit_ts` of the agent's end.
+    """
+
+    default_code = ErrorCode.AGENT_DELETED
+
+
+class AgentExistsError(StatehouseError):
+    """The fork's name is taken by an agent that was written to, or forked, before. Nothing was done."""
+
+    default_code = ErrorCode.AGENT_EXISTS
+
+
+class NotFoundError(StatehouseError):
+    """What was asked for is not there: the agent to fork or to delete, or the service of a health check.
+
+    A key or version that is not there is an answer, and no error of this daemon.
     """
 
     default_code = ErrorCode.KEY_NOT_FOUND

@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 PREFIX: Final = "STATEHOUSE_"
 _WEEK_S: Final = 7 * 24 * 60 * 60
+_YEAR_S: Final = 365 * 24 * 60 * 60
 
 _DECLARATION = "statehouse.setting"
 
@@ -176,6 +177,12 @@ class Settings:
         30_000,
         whole_number("milliseconds", at_least=1),
         "How long a transaction that names no timeout may stay open.",
+    )
+    idempotency_window_s: int = _setting(
+        24 * 60 * 60,
+        whole_number("seconds", at_least=1, at_most=_YEAR_S),
+        "How long an idempotency key is known: within this time a repeated request gives the first answer again, and "
+        "another request with the same key is refused.",
     )
     max_resident_partitions: int = _setting(
         10_000,

@@ -77,6 +77,7 @@ EXAMPLES = {
     "snapshots_keep": ("3", 3),
     "max_log_size": ("2GiB", 2048 * MIB),
     "tx_timeout_ms": ("500", 500),
+    "idempotency_window_s": ("3600", 3600),
     "max_resident_partitions": ("7", 7),
     "verify_on_start": ("full", VerifyOnStart.FULL),
     "log": ("warning,statehouse.rpc=debug", LogLevels("warning", (("statehouse.rpc", "debug"),))),

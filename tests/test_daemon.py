@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import pytest
 import structlog
 import trio
@@ -24,9 +25,11 @@ import statehouse
 from statehouse.cli.exit_codes import daemon_exit_for
 from statehouse.daemon import _at_each, _Life, _say_who_may_come_in, run_daemon
 from statehouse.limits import Limits
+from statehouse.rpc import contract
 from statehouse.rpc.server.health import Phase, Serving
 from statehouse.setting_forms import Address
 from statehouse.settings import Settings
+from statehouse.v1 import statehouse_pb2 as pb
 
 
 def test_the_ready_line(daemon, tmp_path):
@@ -479,6 +482,36 @@ def test_tls_with_client_certificates_and_tokens(make_daemon, authority, other_a
     daemon.send(signal.SIGUSR1)
     assert daemon.wait_for("edge")["unauthenticated"] == 2
     assert not any(secret in line for line in daemon.lines for secret in (token, late))
+
+
+def test_a_token_that_is_revoked_watches_no_more_after_sighup(make_daemon, token_file):
+    kept, gone = new_token(token_file), new_token(token_file)
+    daemon = make_daemon(options=["--token-file", str(token_file)]).start()
+
+    def watch(channel, token):
+        call = channel.unary_stream(
+            f"/{contract.SERVICE_NAME}/Replay",
+            request_serializer=pb.ReplayRequest.SerializeToString,
+            response_deserializer=pb.ReplayEvent.FromString,
+        )
+        request = pb.ReplayRequest(agent_id="a", follow=True, bookmarks=True)
+        watching = call(request, metadata=[("authorization", f"Bearer {token}")], timeout=20)
+        assert next(watching).bookmark
+        return watching
+
+    with grpc.insecure_channel(daemon.address) as channel:
+        watching = [watch(channel, kept), watch(channel, gone)]
+        command = [sys.executable, "-m", "statehouse.cli.statehousectl", "token", "revoke", gone.split("_")[1]]
+        subprocess.run([*command, "--file", str(token_file)], capture_output=True, check=True)
+        daemon.send(signal.SIGHUP)
+        for each in watching:
+            with pytest.raises(grpc.RpcError) as ended:
+                list(each)
+            assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert watch(channel, kept)
+        with pytest.raises(grpc.RpcError) as refused:
+            watch(channel, gone)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_sighup_and_sigusr1_never_end_the_daemon(make_daemon):

@@ -10,11 +10,12 @@ Some attacks are of a daemon with TLS, whose honest client speaks it.
 The honest client is judged for all calls that are due while an attack runs. An attack has failed when
   * the 99th percentile of the honest client's calls stays under 1 s and none of them fails, on a connection that
     stands and on new ones (but while an attack takes all the connections that there are);
-  * resident memory is at most 50 MB above what it was before the attacks, at the worst moment;
+  * resident memory is at most 50 MB above what it was before the attack, at the worst moment;
   * 5 s after its end, descriptors, and the connections, calls, streams and tasks of the daemon's own count, are what
     they were;
   * the daemon lives, and has logged no error.
-Exit code 0: every attack has failed. A daemon that an attack has hurt is replaced before the next one.
+Exit code 0: every attack has failed. A daemon that an attack has hurt, or that keeps
+more than 10 MB of memory after it, is replaced before the next one.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from attacks.attack import Attack
 from attacks.attacker import ATTACKS, attack_named
 from attacks.scene import GROWTH_BYTES, Scene
 from attrs import define, field
+from proof_processes import as_command
 
 TOOLS: Final = Path(__file__).resolve().parent
 SHORT_S: Final = 1.0
@@ -81,6 +83,7 @@ def judge(scene: Scene, attack: Attack, seconds: float, size: str) -> Verdict:
     verdict = Verdict(attack.name, attack.row)
     pid, lines = scene.daemon.pid, len(scene.daemon.lines)
     vitals.start_peak(pid)
+    before_bytes = vitals.resident_bytes(pid)
     scene.honest.start()
     told, trouble = _attack(attack.name, scene.daemon.address, seconds, size)
     verdict.note, verdict.violations = told.get("note", ""), told.get("complaints", []) + trouble
@@ -90,7 +93,7 @@ def judge(scene: Scene, attack: Attack, seconds: float, size: str) -> Verdict:
     if not scene.daemon.running:
         verdict.violations.append(f"the daemon has ended with {scene.daemon.wait()}")
         return verdict
-    verdict.grew_bytes = vitals.peak_bytes(pid) - scene.resident_bytes
+    verdict.grew_bytes = vitals.peak_bytes(pid) - before_bytes
     if verdict.grew_bytes >= GROWTH_BYTES:
         verdict.violations.append(f"resident memory grew by {verdict.grew_bytes / 1e6:.0f} MB")
     now, _ = vitals.settled(scene.daemon, scene.before, vitals.SETTLED_S)
@@ -214,4 +217,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_command(main)

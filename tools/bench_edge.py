@@ -1,8 +1,8 @@
 """Measure the gRPC edge against purerpc as shipped, in one run, round by round, and print one JSON object.
 
-    python tools/bench_edge.py                             everything, about 5 minutes
+    python tools/bench_edge.py                             everything, about 8 minutes
     python tools/bench_edge.py --only calls --only replay  some of it
-    python tools/bench_edge.py --rounds 1 --seconds 0.5    whether it works at all, half a minute
+    python tools/bench_edge.py --rounds 1 --seconds 0.5    whether it works at all, a minute
 
 In a round every server has its turn, and the next round has them the other way round, so that what else the machine
 does hits all of them. Only ratios carry over to another machine. The measurements:
@@ -15,6 +15,9 @@ does hits all of them. Only ratios carry over to another machine. The measuremen
                   `replay-no-turns` is against one that never waits, which is faster, but answers nobody else
                   meanwhile, and has in memory all that the client's window lets it send
     transactions  begin + write + commit, 64 clients with a connection each, fsync on, against the daemon of --before
+    transact      Transact with one operation, the same clients, against begin + write + commit on the same daemon
+    batch         BatchGet of 100 keys of 10 agents, each value 200 bytes, 64 in flight on one connection, against
+                  GetState of the same keys: keys a second; `batch-alone` is one call at a time
     client        our async client on asyncio and on Trio against grpc.aio, GetState, 64 in flight, our daemon
 
 The load is grpc.aio, in a process of its own. On few cores it may be what limits a fast server; figures that end in
@@ -35,6 +38,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from bench_arguments import count
 from daemon_process import DaemonFailedError
 from edge_load.figures import Figure, table
 from edge_load.measurements import MEASUREMENTS
@@ -68,15 +72,15 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--only", action="append", choices=MEASUREMENTS, metavar="NAME", help="only this measurement; may be repeated")
-    add("--rounds", type=_count, default=5, metavar="N", help="turns of each server (default: %(default)s)")
+    add("--rounds", type=count, default=5, metavar="N", help="turns of each server (default: %(default)s)")
     add("--seconds", type=_seconds, default=3.0, metavar="S", help="time that counts in a turn (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the JSON here instead of to stdout")
     add("--dir", type=Path, default=Path(), help="where the stores are made, on a real disk (default: here)")
     add("--before", default=BEFORE_THIS_EDGE, metavar="REV", help="git revision of transactions' other daemon")
-    add("--events", type=_count, default=20_000, metavar="N", help="events of a history (default: %(default)s)")
-    add("--in-flight", type=_count, default=64, metavar="N", help="GetStates at once (default: %(default)s)")
-    add("--clients", type=_count, default=64, metavar="N", help="clients of transactions (default: %(default)s)")
-    add("--load-processes", type=_count, default=1, metavar="N", help="loads of transactions (default: %(default)s)")
+    add("--events", type=count, default=20_000, metavar="N", help="events of a history (default: %(default)s)")
+    add("--in-flight", type=count, default=64, metavar="N", help="GetStates at once (default: %(default)s)")
+    add("--clients", type=count, default=64, metavar="N", help="clients of transactions (default: %(default)s)")
+    add("--load-processes", type=count, default=1, metavar="N", help="loads of transactions (default: %(default)s)")
     arguments = parser.parse_args(argv)
     if not arguments.dir.is_dir():
         parser.error(f"--dir: {arguments.dir} is not a directory")
@@ -85,12 +89,6 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     if arguments.load_processes > arguments.clients:
         parser.error("--load-processes: more processes than --clients")
     return arguments
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
 
 
 def _seconds(text: str) -> float:

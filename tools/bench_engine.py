@@ -34,6 +34,7 @@ from daemon_process import DaemonProcess
 from statehouse import Statehouse
 from statehouse.actors.engine import Engine
 from statehouse.actors.opening import open_engine
+from statehouse.actors.watching import ReplayArguments
 from statehouse.settings import Settings
 from statehouse.types import AgentId
 
@@ -155,7 +156,7 @@ async def history(directory: Path, events: int) -> Result:
         for _ in range(3):
             started_s = time.perf_counter()
             seen = 0
-            async for chunk in engine.replay(HISTORY, None, None):
+            async for chunk in engine.replay(ReplayArguments(agent=HISTORY)):
                 seen += len(chunk)
             rates.append(round(seen / (time.perf_counter() - started_s)))
         if seen != events:

@@ -26,7 +26,7 @@ from typing import Final
 from statehouse.limits import MIB
 from statehouse.storage import keys, leveldb_view
 from statehouse.storage.leveldb_view import LevelDBView
-from statehouse.storage.stored_value import ValuePointer, inline_value, outcome, section_pointer
+from statehouse.storage.stored_value import ValuePointer, event_row, inline_value, outcome
 from statehouse.storage.view import Write
 from statehouse.types import AgentId
 
@@ -93,7 +93,7 @@ def commit_writes(commit_ts: int, prefix: bytes, rng: random.Random) -> Iterator
     offset = commit_ts * 400 % (64 * MIB)
     yield keys.state_key(prefix, key), inline_value(rng.randbytes(200), version, commit_ts)
     yield keys.version_key(prefix, key, version), ValuePointer(commit_ts, version, offset, 200, crc).pack()
-    yield keys.event_key(prefix, commit_ts), section_pointer(offset, 350, crc)
+    yield keys.event_key(prefix, commit_ts), event_row(offset, 350, crc, version, version, version)
     yield keys.meta_key(prefix), rng.randbytes(20)
     yield keys.outcome_key(keys.outcome_bucket(commit_ts), f"{rng.getrandbits(128):032x}"), outcome(commit_ts)
 
@@ -110,8 +110,9 @@ def write_rows(directory: Path, events: int) -> dict[str, float]:
             batch: list[Write] = []
             for commit_ts in range(first, min(first + GROUP_COMMITS, events + 1)):
                 batch += commit_writes(commit_ts, prefixes[commit_ts % AGENTS], rng)
-                place = section_pointer(commit_ts * 400 % (64 * MIB), 350, rng.getrandbits(32))
-                batch.append((keys.event_key(replayed, commit_ts), place))
+                offset, crc = commit_ts * 400 % (64 * MIB), rng.getrandbits(32)
+                event = event_row(offset, 350, crc, commit_ts, commit_ts, 1)
+                batch.append((keys.event_key(replayed, commit_ts), event))
             began = time.perf_counter()
             view.apply(batch)
             seconds += time.perf_counter() - began

@@ -19,15 +19,28 @@ LINES_AT_MOST: Final = 350
 LONG_MODULES: Final[Mapping[str, str]] = {}
 """Modules that may be longer, each with the reason."""
 
-VOCABULARY: Final = ("statehouse.errors", "statehouse.limits", "statehouse.types", "statehouse.version")
+VOCABULARY: Final = (
+    "statehouse.errors",
+    "statehouse.findings",
+    "statehouse.limits",
+    "statehouse.types",
+    "statehouse.version",
+)
 GENERATED: Final = ("statehouse.v1", "statehouse.storage.v1", "statehouse.rpc.v1")
 SETTINGS: Final = ("statehouse.setting_forms", "statehouse.settings", "statehouse.config")
 CLIENT_HALF: Final = ("statehouse.client", "statehouse.rpc.client")
 
 # Package or module -> what of ours it may import besides itself; the longest name that fits a module decides.
 LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "statehouse": ("statehouse.client", "statehouse.errors", "statehouse.types", "statehouse.version"),
+    "statehouse": (
+        "statehouse.client",
+        "statehouse.errors",
+        "statehouse.findings",
+        "statehouse.types",
+        "statehouse.version",
+    ),
     "statehouse.errors": (),
+    "statehouse.findings": (),
     "statehouse.limits": (),
     "statehouse.types": (),
     "statehouse.version": (),
@@ -55,6 +68,7 @@ LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
         "statehouse",
         "statehouse.client",
         "statehouse.daemon",
+        "statehouse.storage.offline",
         "statehouse.rpc.given",
         "statehouse.rpc.server.build_version",
         "statehouse.rpc.server.token_file",

@@ -107,7 +107,7 @@ class Agent:
         while True:
             try:
                 # Not as a context manager: leaving it would hide that the outcome of its commit is not known.
-                transaction = self._client.begin_transaction(timeout_ms=round(self._life_s * 1000))
+                transaction = self._client.begin_transaction(timeout_ms=round(self._life_s * 1000), local=False)
                 for key, value in values.items():
                     transaction.write(self._agent_id, key, value)
             except StatehouseError as error:

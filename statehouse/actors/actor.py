@@ -79,8 +79,12 @@ class Actor(Generic[M]):
         """Handle no message until `release`; what arrives waits in the mailbox."""
         self._holds += 1
 
-    def release(self) -> None:
-        """End one `hold`."""
+    def release(self, first: M | None = None) -> None:
+        """End one `hold`; `first` is handled before what waits."""
+        if first is not None and self._closed is not None:
+            first.reply.fail(self._closed)
+        elif first is not None:
+            self._mailbox.put_first(first)
         self._holds -= 1
         if not self._holds:
             self._mailbox.wake()

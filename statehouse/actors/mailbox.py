@@ -38,6 +38,11 @@ class Mailbox(Generic[M]):
         self._messages.append(message)
         self.wake()
 
+    def put_first(self, message: M) -> None:
+        """Put back a message that was taken, before all others; its place is found also in a full mailbox."""
+        self._messages.appendleft(message)
+        self.wake()
+
     def wake(self) -> None:
         """Make a reader that waits look again."""
         if self._reader is not None:

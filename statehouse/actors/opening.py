@@ -80,6 +80,7 @@ async def open_engine(
             limits=settings.limits,
             tx_timeout_ms=settings.tx_timeout_ms,
             max_resident_partitions=settings.max_resident_partitions,
+            idempotency_window_s=settings.idempotency_window_s,
         )
         async with run_engine(opened, engine_settings, became_read_only=became_read_only) as engine:
             yield engine

@@ -12,102 +12,22 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from statehouse.actors.actor import Actor
-from statehouse.actors.messages import Leg, Prepare
 from statehouse.actors.partition import PartitionMachine
 from statehouse.actors.reply import Reply
+from statehouse.actors.resident import Partition, ReadInherited
 from statehouse.actors.supervisor import Supervisor
 from statehouse.errors import InternalError, OverloadedError, StatehouseError, UnavailableError
 from statehouse.limits import (
     BUSY_PARTITIONS,
     PARTITION_IDLE_S,
-    PARTITION_MAILBOX_MESSAGES,
     PARTITION_RESTART_S,
     ROOM_TRIES,
 )
-from statehouse.storage.commit import PreparedSection
 from statehouse.types import AgentId
 
-__all__ = ["Partition", "Partitions"]
+__all__ = ["Partitions"]
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class Partition:
-    """The handle of one resident partition."""
-
-    def __init__(self, agent: AgentId, machine: Callable[[], PartitionMachine], crashed: "Crashed") -> None:
-        self.agent = agent
-        self.used = True
-        """Whether somebody has used it since the last sweep."""
-        self.crashed_s: float | None = None
-        self._new_machine = machine
-        self._machine = machine()
-        self._actor: Actor[Prepare] = Actor(
-            f"partition {agent.namespace}/{agent.agent_id}",
-            self._turn,
-            mailbox_messages=PARTITION_MAILBOX_MESSAGES,
-            crashed=lambda message, error: crashed(self, message, error),
-        )
-
-    @property
-    def name(self) -> str:
-        """For logs and errors."""
-        return self._actor.name
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing would be lost if the partition ended now."""
-        return self._actor.idle and not self._machine.pending_commits
-
-    @property
-    def state(self) -> dict[str, object]:
-        """A summary for the log."""
-        return {"partition": self.name, "pending_commits": self._machine.pending_commits}
-
-    def prepare(self, txn_id: str, leg: Leg, *, hold: bool = False) -> Reply[PreparedSection]:
-        """Prepare one leg of a transaction; with `hold`, take no other until `release`."""
-        message = Prepare(txn_id, leg, hold)
-        self._actor.send(message)
-        return message.reply
-
-    def release(self) -> None:
-        """End the hold of a `prepare`."""
-        self._actor.release()
-
-    def durable(self, section: PreparedSection, commit_ts: int) -> None:
-        """A prepared section is in the log and in the view."""
-        self._machine.durable(section, commit_ts)
-
-    def forget_pending(self) -> None:
-        """Everything pending has failed."""
-        self._machine.forget_pending()
-
-    def pause(self) -> None:
-        """Take nothing until `restart`."""
-        self._actor.hold()
-
-    def restart(self) -> None:
-        """Begin again from the view; what waits in the mailbox is handled then."""
-        self._machine = self._new_machine()
-        self._actor.release()
-
-    async def run(self) -> None:
-        """The partition's task."""
-        await self._actor.run()
-
-    def close(self, reason: str) -> None:
-        """End the task; what waits fails."""
-        self._actor.close(reason)
-
-    def _turn(self, message: Prepare) -> None:
-        section = self._machine.prepare(message)
-        if message.hold:
-            self._actor.hold()
-        message.reply.succeed(section)
-
-
-Crashed = Callable[[Partition, Prepare, Exception], InternalError]
 
 
 class Partitions:
@@ -120,12 +40,14 @@ class Partitions:
         self,
         machine: Callable[[AgentId], PartitionMachine],
         barrier: Callable[[], Reply[None]],
+        read_inherited: ReadInherited,
         supervisor: Supervisor,
         *,
         max_resident: int,
     ) -> None:
         self._machine = machine
         self._barrier = barrier
+        self._read_inherited = read_inherited
         self._supervisor = supervisor
         self.max_resident = max_resident
         self.most_resident = max_resident + BUSY_PARTITIONS
@@ -156,7 +78,7 @@ class Partitions:
         self.last_failure = error
         for partition in self._resident.values():
             if not partition.idle:
-                partition.forget_pending()
+                partition.forget_pending(error)
 
     def restart(self, partition: Partition) -> None:
         """Have a partition begin again from the view, without what it has prepared and not sent.
@@ -193,7 +115,9 @@ class Partitions:
         if self._nursery is None:
             raise UnavailableError("the daemon is stopping")
         self._make_room()
-        partition = self._resident[agent] = Partition(agent, lambda: self._machine(agent), self._crashed)
+        partition = self._resident[agent] = Partition(
+            agent, lambda: self._machine(agent), self._barrier, self._read_inherited, self._crashed
+        )
         self._nursery.start_soon(partition.run, name=partition.name)
         return partition
 
@@ -226,8 +150,8 @@ class Partitions:
     def _passivate(self, agent: AgentId) -> None:
         self._resident.pop(agent).close("passivated")
 
-    def _crashed(self, partition: Partition, message: Prepare, error: Exception) -> InternalError:
-        reported = self._supervisor.bug(error, txn_id=message.txn_id, **partition.state)
+    def _crashed(self, partition: Partition, txn_id: str, error: Exception) -> InternalError:
+        reported = self._supervisor.bug(error, txn_id=txn_id, **partition.state)
         now_s = trio.current_time()
         if partition.crashed_s is not None and now_s - partition.crashed_s < PARTITION_RESTART_S:
             partition.pause()  # until the engine has stopped: what it counts from here on may be wrong

@@ -43,7 +43,7 @@ class Sequencer:
     """The actor and its handle.
 
     `commit_group` is the blocking call into the store; `forget_pending` tells the partitions that everything
-    they have pending has failed, and why; `committed` is called after each group that is durable.
+    they have pending has failed, and why; `committed` is given each group once it is durable and was answered.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Sequencer:
         *,
         commit_group: Callable[[GroupCommit], None],
         forget_pending: Callable[[StatehouseError], None],
-        committed: Callable[[], None],
+        committed: Callable[[GroupCommit], None],
         now_ns: Callable[[], int],
     ) -> None:
         self._machine = machine
@@ -85,7 +85,7 @@ class Sequencer:
     def barrier(self) -> Reply[None]:
         """Settled when everything that is in line now is durable or has failed."""
         message = Barrier()
-        self._mailbox.put(message, refusable=False)  # one for each partition that restarts, and one at the end
+        self._mailbox.put(message, refusable=False)  # a few for each partition, and one at the end
         return message.reply
 
     async def run(self) -> None:
@@ -108,9 +108,10 @@ class Sequencer:
             self._fail(error)
         else:
             self._machine.durable(ordered)
+            # failpoint: sequencer.answering
             for commit_ts, message in enumerate(group, start=ordered.first_commit_ts):
                 message.reply.succeed(commit_ts)
-            self._committed()
+            self._committed(ordered)
         self._in_flight = []
 
     def _take_group(self) -> list[Submit]:
@@ -132,6 +133,7 @@ class Sequencer:
         """Fail the group and all that is in line behind it. For a poisoned log nothing is accepted any more."""
         behind = self._mailbox.take_all()
         self._forget_pending(error)
+        # failpoint: sequencer.failing
         if isinstance(error, LogPoisonedError):
             self._refusal = LogPoisonedError("the log is poisoned: the daemon is read-only until it is restarted")
             error.outcome_unknown = True

@@ -3,14 +3,37 @@
 What it knows and by which rules is `transactions_machine`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar, cast
 
 import trio
 
 from statehouse.actors.actor import Actor
-from statehouse.actors.messages import Abort, Begin, Commit, Ended, Stage, StagedOperation, Transaction
+from statehouse.actors.messages import (
+    NO_METADATA,
+    Abort,
+    Begin,
+    ChangeLease,
+    Check,
+    Commit,
+    Committed,
+    EndAgent,
+    Ended,
+    EndedAgent,
+    ForkAgent,
+    Forked,
+    ForkOf,
+    LeaseRequest,
+    LeaseRow,
+    ReleaseLease,
+    Stage,
+    StagedOperation,
+    Transact,
+    TransactArguments,
+    Transacted,
+    Transaction,
+)
 from statehouse.actors.reply import Reply
 from statehouse.actors.supervisor import Supervisor
 from statehouse.actors.transactions_machine import TransactionsMachine, TransactionsMessage
@@ -37,7 +60,7 @@ class Transactions:
     def __init__(
         self,
         machine: TransactionsMachine,
-        submit: Callable[[Transaction], Reply[int]],
+        submit: Callable[[Transaction], Reply[Committed]],
         supervisor: Supervisor,
     ) -> None:
         self._machine = machine
@@ -51,13 +74,50 @@ class Transactions:
         """Open a transaction; its id."""
         return self._ask(Begin(timeout_ms))
 
-    def stage(self, txn_id: str, agent: AgentId, key: bytes, value: bytes | None) -> Reply[None]:
+    def stage(self, txn_id: str, agent: AgentId, key: bytes, value: bytes | None, ttl_s: int = 0) -> Reply[None]:
         """Add a write, or a delete when `value` is None."""
-        return self._ask(Stage(txn_id, agent, StagedOperation(key, value)))
+        return self._ask(Stage(txn_id, agent, StagedOperation(key, value, ttl_s)))
 
-    def commit(self, txn_id: str) -> Reply[int]:
+    def commit(
+        self,
+        txn_id: str,
+        checks: Sequence[Check] = (),
+        metadata: Mapping[str, str] = NO_METADATA,
+        *,
+        revive: bool = False,
+    ) -> Reply[int]:
         """Commit; the commit_ts, once it is durable."""
-        return self._ask(Commit(txn_id))
+        return self._ask(Commit(txn_id, checks, metadata, revive))
+
+    def transact(self, arguments: TransactArguments) -> Reply[Transacted]:
+        """Begin, stage and commit in one."""
+        return self._ask(Transact(arguments))
+
+    def change_lease(self, agent: AgentId, request: LeaseRequest) -> Reply[LeaseRow]:
+        """Acquire, renew or release a lease; as it is after that, once it is durable."""
+        return self._ask(ChangeLease(agent, request))
+
+    def release_lease(self, agent: AgentId, epoch: int) -> Reply[int]:
+        """Release a lease; the commit_ts of that, once it is durable."""
+        released: Reply[int] = Reply()
+
+        def pass_on(changed: Reply[LeaseRow]) -> None:
+            error = changed.error
+            if error is None:
+                released.succeed(changed.result().commit_ts)
+            else:
+                released.fail(error)
+
+        self.change_lease(agent, ReleaseLease(epoch)).then(pass_on)
+        return released
+
+    def fork_agent(self, agent: AgentId, fork_of: ForkOf) -> Reply[Forked]:
+        """Have a new agent begin as a fork, once that is durable."""
+        return self._ask(ForkAgent(agent, fork_of))
+
+    def end_agent(self, agent: AgentId, checks: Sequence[Check], metadata: Mapping[str, str]) -> Reply[EndedAgent]:
+        """Delete all that an agent has, once that is durable."""
+        return self._ask(EndAgent(agent, checks, metadata))
 
     def abort(self, txn_id: str) -> Reply[None]:
         """Forget what is staged. Unknown and aborted ids succeed."""
@@ -83,9 +143,10 @@ class Transactions:
     def _turn(self, message: TransactionsMessage) -> None:
         transaction = self._machine.handle(message, trio.lowlevel.current_clock().current_time)
         if transaction is not None:
+            # failpoint: transaction.taken
             self._submit(transaction).then(partial(self._ended, transaction.txn_id))
 
-    def _ended(self, txn_id: str, outcome: Reply[int]) -> None:
+    def _ended(self, txn_id: str, outcome: Reply[Committed]) -> None:
         # Never refused, or its caller would wait for ever: there are at most COMMITS_IN_FLIGHT of them.
         self._actor.send(Ended(txn_id, outcome), refusable=False)
 

@@ -1,18 +1,38 @@
-"""The rules of transactions: all that are open, their deadlines and recent ends live here and nowhere else.
+"""The rules of transactions: all that are open, their deadlines, and all on their way live here and nowhere else.
 
-No Trio and no I/O: the time, the source of ids and the durable memory of commits are passed in.
+What they stage is counted by `staging`, how they ended is remembered by `recent_ends`. No Trio and no I/O: the time,
+the source of ids and the durable memory of commits are passed in.
 """
 
 import heapq
-from collections import OrderedDict
-from collections.abc import Callable
-from enum import Enum
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
 from attrs import define, field
 
-from statehouse.actors.messages import Abort, Begin, Commit, Ended, Leg, Stage, StagedOperation, Transaction
+from statehouse.actors import answers
+from statehouse.actors.messages import (
+    NO_METADATA,
+    Abort,
+    AgentEnd,
+    Begin,
+    ChangeLease,
+    Check,
+    Commit,
+    Committed,
+    EndAgent,
+    Ended,
+    ForkAgent,
+    Leg,
+    Stage,
+    StagedOperation,
+    Transact,
+    Transaction,
+)
+from statehouse.actors.recent_ends import End, RecentEnds, already_committed
 from statehouse.actors.reply import Reply
+from statehouse.actors.staging import Staged, StagingRoom
 from statehouse.errors import (
     ErrorCode,
     InvalidRequestError,
@@ -21,41 +41,32 @@ from statehouse.errors import (
     StatehouseError,
     TransactionError,
 )
-from statehouse.limits import COMMITS_IN_FLIGHT, ENDED_TRANSACTIONS, Limits
+from statehouse.limits import COMMITS_IN_FLIGHT, Limits
+from statehouse.storage.section import metadata_fields
 from statehouse.types import AgentId
 
 __all__ = ["TransactionsMachine", "TransactionsMessage"]
 
-TransactionsMessage = Begin | Stage | Commit | Abort | Ended
+TransactionsMessage = Begin | Stage | Commit | Transact | ChangeLease | ForkAgent | EndAgent | Abort | Ended
 
-OPERATION_OVERHEAD_BYTES = 256
-"""About what a staged operation costs in memory beyond its names and value, so that empty ones are counted too."""
-
-
-class _End(Enum):
-    """How a transaction that did not commit ended. Commits are remembered by the store."""
-
-    EXPIRED = "expired"
-    ABORTED = "aborted"
-    UNKNOWN = "outcome unknown"
+COMMIT_AGAIN: Final = "the transaction is still open, commit it again"
+TRY_AGAIN: Final = "try again later"
+"""What to do when there is no room for a commit."""
 
 
 @define
-class _Open:
-    deadline_s: float
-    operations: list[tuple[AgentId, StagedOperation]] = field(factory=list)
-    size_bytes: int = 0
-    """Of keys and values: what the limit of one transaction counts."""
-    staged_bytes: int = 0
-    """In memory: what the limit of all together counts."""
+class _Open(Staged):
+    deadline_s: float = 0.0
 
 
 @define
 class _Committing:
     """A transaction that was taken: who asked first, and who asked since."""
 
-    reply: Reply[int]
-    transaction: _Open
+    reply: Reply[Any]
+    staged: Staged
+    answer: Callable[[Committed], object]
+    """What the one who asked first is told of a commit."""
     commits: list[Reply[int]] = field(factory=list)
     aborts: list[Reply[None]] = field(factory=list)
 
@@ -82,12 +93,11 @@ class TransactionsMachine:
         self._limits = limits
         self._default_timeout_ms = default_timeout_ms
         self._new_id = new_id
-        self._committed_ts = committed_ts
+        self._room = StagingRoom(limits)
+        self._ends = RecentEnds(committed_ts)
         self._open: dict[str, _Open] = {}
         self._committing: dict[str, _Committing] = {}
-        self._ended: OrderedDict[str, _End] = OrderedDict()
         self._deadlines: list[tuple[float, str]] = []
-        self._staged_bytes = 0
 
     @property
     def committing(self) -> int:
@@ -100,16 +110,25 @@ class TransactionsMachine:
         return len(self._open)
 
     def handle(self, message: TransactionsMessage, now: Callable[[], float]) -> Transaction | None:
-        """Handle one message. The effect of a `Commit` is the transaction to carry out."""
+        """Handle one message. What it may give is a transaction to carry out."""
         match message:
             case Stage():
-                self._stage(message, now())
+                self._room.add(self._find_open(message.txn_id, now()), message.agent, message.operation)
+                message.reply.succeed(None)
             case Ended():
                 self._settle(message)
             case Begin():
                 message.reply.succeed(self._begin(message.timeout_ms, now()))
             case Commit():
                 return self._take(message, now())
+            case Transact():
+                return self._transact(message)
+            case ChangeLease(agent=agent, request=request, reply=reply):
+                return self._at_once(reply, Leg(agent, lease=request), answers.lease_row)
+            case ForkAgent(agent=agent, fork_of=fork_of, reply=forked):
+                return self._at_once(forked, Leg(agent, exclusive=fork_of), answers.forked)
+            case EndAgent():
+                return self._end_agent(message)
             case Abort():
                 self._abort(message, now())
         return None
@@ -120,7 +139,7 @@ class TransactionsMachine:
         while self._deadlines and self._deadlines[0][0] <= now_s:
             _, txn_id = heapq.heappop(self._deadlines)
             if txn_id in self._open:
-                self._drop(txn_id, _End.EXPIRED)
+                self._drop(txn_id, End.EXPIRED)
                 expired += 1
         return expired
 
@@ -149,7 +168,7 @@ class TransactionsMachine:
             )
         txn_id = self._new_id()
         deadline_s = now_s + timeout_ms / 1000
-        self._open[txn_id] = _Open(deadline_s)
+        self._open[txn_id] = _Open(deadline_s=deadline_s)
         heapq.heappush(self._deadlines, (deadline_s, txn_id))
         # Most transactions end long before their deadline: do not let their entries pile up.
         if len(self._deadlines) > 2 * len(self._open) + 1024:
@@ -157,75 +176,81 @@ class TransactionsMachine:
             heapq.heapify(self._deadlines)
         return txn_id
 
-    def _stage(self, message: Stage, now_s: float) -> None:
-        transaction = self._find_open(message.txn_id, now_s)
-        limits, operation = self._limits, message.operation
-        if len(transaction.operations) >= limits.transaction_operations:
-            raise InvalidRequestError(
-                f"the transaction would have {len(transaction.operations) + 1} operations, "
-                f"the limit is {limits.transaction_operations}",
-                details={
-                    "limit": str(limits.transaction_operations),
-                    "size": str(len(transaction.operations) + 1),
-                },
-            )
-        size_bytes = len(operation.key) + len(operation.value or b"")
-        if transaction.size_bytes + size_bytes > limits.transaction_bytes:
-            raise InvalidRequestError(
-                f"the transaction would have {transaction.size_bytes + size_bytes} bytes, "
-                f"the limit is {limits.transaction_bytes}",
-                details={
-                    "limit": str(limits.transaction_bytes),
-                    "size": str(transaction.size_bytes + size_bytes),
-                },
-            )
-        namespace, agent_id = message.agent
-        staged_bytes = size_bytes + len(namespace) + len(agent_id) + OPERATION_OVERHEAD_BYTES
-        if self._staged_bytes + staged_bytes > limits.staged_bytes:
-            raise OverloadedError(
-                f"all open transactions together hold {self._staged_bytes} bytes, the limit is {limits.staged_bytes}",
-                details={"limit": str(limits.staged_bytes), "size": str(self._staged_bytes + staged_bytes)},
-            )
-        transaction.operations.append((message.agent, operation))
-        transaction.size_bytes += size_bytes
-        transaction.staged_bytes += staged_bytes
-        self._staged_bytes += staged_bytes
-        message.reply.succeed(None)
-
     def _take(self, message: Commit, now_s: float) -> Transaction | None:
         committing = self._committing.get(message.txn_id)
         if committing is not None:
             committing.commits.append(message.reply)
             return None
         transaction = self._find_open(message.txn_id, now_s)
+        self._need_place(COMMIT_AGAIN)
+        legs, metadata = _legs(transaction.operations, message.checks), _encoded(message.metadata)
+        self._room.ask(transaction, legs, metadata, COMMIT_AGAIN)
+        del self._open[message.txn_id]
+        self._committing[message.txn_id] = _Committing(message.reply, transaction, answers.commit_ts)
+        return Transaction(message.txn_id, legs, metadata, revive=message.revive)
+
+    def _transact(self, message: Transact) -> Transaction:
+        arguments = message.arguments
+        if arguments.idempotency is not None and not arguments.operations:
+            raise InvalidRequestError("an idempotency key is for a request that writes something")
+        self._need_place(TRY_AGAIN)
+        staged = Staged()
+        try:
+            for agent, operation in arguments.operations:
+                self._room.add(staged, agent, operation)
+            legs, metadata = _legs(staged.operations, arguments.checks), _encoded(arguments.metadata)
+            self._room.ask(staged, legs, metadata, TRY_AGAIN)
+        except StatehouseError:
+            self._room.free(staged)
+            raise
+        txn_id = self._new_id()
+        answer = partial(answers.transacted, staged.operations)
+        self._committing[txn_id] = _Committing(message.reply, staged, answer)
+        return Transaction(txn_id, legs, metadata, arguments.idempotency, revive=arguments.revive)
+
+    def _at_once(
+        self,
+        reply: Reply[Any],
+        leg: Leg,
+        answer: Callable[[Committed], object],
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> Transaction:
+        """What is asked of one agent in one request, and stages nothing."""
+        self._need_place(TRY_AGAIN)
+        staged, legs, encoded = Staged(), [leg], _encoded(metadata)
+        self._room.ask(staged, legs, encoded, TRY_AGAIN)
+        txn_id = self._new_id()
+        self._committing[txn_id] = _Committing(reply, staged, answer)
+        return Transaction(txn_id, legs, encoded)
+
+    def _end_agent(self, message: EndAgent) -> Transaction:
+        leg = Leg(message.agent, checks=message.checks, exclusive=AgentEnd())
+        return self._at_once(message.reply, leg, answers.ended_agent, message.metadata)
+
+    def _need_place(self, what_next: str) -> None:
         if len(self._committing) >= COMMITS_IN_FLIGHT:
             raise OverloadedError(
-                f"{COMMITS_IN_FLIGHT} commits are in flight; the transaction is still open, commit it again",
-                details={"limit": str(COMMITS_IN_FLIGHT)},
+                f"{COMMITS_IN_FLIGHT} commits are in flight; {what_next}", details={"limit": str(COMMITS_IN_FLIGHT)}
             )
-        del self._open[message.txn_id]
-        self._committing[message.txn_id] = _Committing(message.reply, transaction)
-        legs: dict[AgentId, list[StagedOperation]] = {}
-        for agent, operation in transaction.operations:
-            legs.setdefault(agent, []).append(operation)
-        return Transaction(message.txn_id, [Leg(agent, legs[agent]) for agent in sorted(legs)])
 
     def _settle(self, message: Ended) -> None:
         committing = self._committing.pop(message.txn_id)
+        staged = committing.staged
         error = message.outcome.error
-        if isinstance(error, OverloadedError):
-            self._reopen(message.txn_id, committing, error)
+        if isinstance(error, OverloadedError) and isinstance(staged, _Open):
+            self._reopen(message.txn_id, committing, staged, error)
             message.reply.succeed(None)
             return
-        self._staged_bytes -= committing.transaction.staged_bytes
+        self._room.free(staged)
         if error is None:
-            commit_ts = message.outcome.result()
-            committing.reply.succeed(commit_ts)
+            committed = message.outcome.result()
+            committing.reply.succeed(committing.answer(committed))
             for late in committing.late:
-                late.fail(_already_committed(message.txn_id, commit_ts))
+                late.fail(already_committed(message.txn_id, committed.commit_ts))
         else:
             unknown = isinstance(error, LogPoisonedError) and error.outcome_unknown
-            self._remember(message.txn_id, _End.UNKNOWN if unknown else _End.ABORTED)
+            if isinstance(staged, _Open):  # else nobody has its id
+                self._ends.remember(message.txn_id, End.UNKNOWN if unknown else End.ABORTED)
             for commit in (committing.reply, *committing.commits):
                 commit.fail(error)
             for abort in committing.aborts:
@@ -235,12 +260,13 @@ class TransactionsMachine:
                     abort.succeed(None)
         message.reply.succeed(None)
 
-    def _reopen(self, txn_id: str, committing: _Committing, error: OverloadedError) -> None:
+    def _reopen(self, txn_id: str, committing: _Committing, transaction: _Open, error: OverloadedError) -> None:
         """Nothing was done for want of room: the transaction may be committed later, unless somebody aborted it."""
-        self._open[txn_id] = committing.transaction
-        heapq.heappush(self._deadlines, (committing.transaction.deadline_s, txn_id))
+        self._room.answered(transaction)
+        self._open[txn_id] = transaction
+        heapq.heappush(self._deadlines, (transaction.deadline_s, txn_id))
         if committing.aborts:
-            self._drop(txn_id, _End.ABORTED)
+            self._drop(txn_id, End.ABORTED)
         for commit in (committing.reply, *committing.commits):
             commit.fail(error)
         for abort in committing.aborts:
@@ -249,14 +275,12 @@ class TransactionsMachine:
     def _abort(self, message: Abort, now_s: float) -> None:
         self._expire_one(message.txn_id, now_s)
         if message.txn_id in self._open:
-            self._drop(message.txn_id, _End.ABORTED)
+            self._drop(message.txn_id, End.ABORTED)
         elif message.txn_id in self._committing:
             self._committing[message.txn_id].aborts.append(message.reply)
             return
-        elif self._ended.get(message.txn_id) is _End.UNKNOWN:
-            raise self._why_not_open(message.txn_id)
-        elif (commit_ts := self._committed_ts(message.txn_id)) is not None:
-            raise _already_committed(message.txn_id, commit_ts)
+        else:
+            self._ends.refuse_abort(message.txn_id)
         message.reply.succeed(None)
 
     def _find_open(self, txn_id: str, now_s: float) -> _Open:
@@ -269,38 +293,30 @@ class TransactionsMachine:
     def _expire_one(self, txn_id: str, now_s: float) -> None:
         transaction = self._open.get(txn_id)
         if transaction is not None and transaction.deadline_s <= now_s:
-            self._drop(txn_id, _End.EXPIRED)
+            self._drop(txn_id, End.EXPIRED)
 
     def _why_not_open(self, txn_id: str) -> StatehouseError:
         if txn_id in self._committing:
             return TransactionError(f"transaction {txn_id} is being committed", code=ErrorCode.TXN_ALREADY_COMMITTED)
-        match self._ended.get(txn_id):
-            case _End.EXPIRED:
-                return TransactionError(f"transaction {txn_id} has expired", code=ErrorCode.TXN_EXPIRED)
-            case _End.ABORTED:
-                return TransactionError(f"transaction {txn_id} was aborted", code=ErrorCode.TXN_NOT_FOUND)
-            case _End.UNKNOWN:
-                return LogPoisonedError(
-                    f"the outcome of transaction {txn_id} is unknown until the daemon restarts", outcome_unknown=True
-                )
-        commit_ts = self._committed_ts(txn_id)
-        if commit_ts is not None:
-            return _already_committed(txn_id, commit_ts)
-        return TransactionError(f"transaction {txn_id} is not known", code=ErrorCode.TXN_NOT_FOUND)
+        return self._ends.why_not_open(txn_id)
 
-    def _drop(self, txn_id: str, end: _End) -> None:
-        self._staged_bytes -= self._open.pop(txn_id).staged_bytes
-        self._remember(txn_id, end)
-
-    def _remember(self, txn_id: str, end: _End) -> None:
-        self._ended[txn_id] = end
-        if len(self._ended) > ENDED_TRANSACTIONS:
-            self._ended.popitem(last=False)
+    def _drop(self, txn_id: str, end: End) -> None:
+        self._room.free(self._open.pop(txn_id))
+        self._ends.remember(txn_id, end)
 
 
-def _already_committed(txn_id: str, commit_ts: int) -> TransactionError:
-    return TransactionError(
-        f"transaction {txn_id} was committed at commit_ts {commit_ts}",
-        code=ErrorCode.TXN_ALREADY_COMMITTED,
-        details={"commit_ts": str(commit_ts)},
-    )
+def _legs(operations: Iterable[tuple[AgentId, StagedOperation]], checks: Sequence[Check]) -> list[Leg]:
+    """One leg for each agent that is written to or on which a condition rests, sorted by agent."""
+    written: dict[AgentId, list[StagedOperation]] = {}
+    for agent, operation in operations:
+        written.setdefault(agent, []).append(operation)
+    if not checks:
+        return [Leg(agent, written[agent]) for agent in sorted(written)]
+    checked: dict[AgentId, list[Check]] = {}
+    for check in checks:
+        checked.setdefault(check.agent, []).append(check)
+    return [Leg(agent, written.get(agent, ()), checked.get(agent, ())) for agent in sorted({*written, *checked})]
+
+
+def _encoded(metadata: Mapping[str, str]) -> bytes:
+    return metadata_fields(metadata) if metadata else b""

@@ -7,7 +7,13 @@ from statehouse.cli.ctl_output import CommandEnd, json_option, print_json
 from statehouse.cli.exit_codes import ControlExit
 
 
-@click.command(short_help="Say whether the daemon serves.")
+@click.command(
+    short_help="Say whether the daemon serves.",
+    epilog="""\b
+Example:
+  until statehousectl health; do sleep 1; done
+""",
+)
 @json_option
 @with_connection
 def health(connection: Connection, *, as_json: bool) -> None:
@@ -21,7 +27,13 @@ def health(connection: Connection, *, as_json: bool) -> None:
         raise CommandEnd(ControlExit.NEGATIVE)
 
 
-@click.command(short_help="Print the daemon's version.")
+@click.command(
+    short_help="Print the daemon's version.",
+    epilog="""\b
+Example:
+  statehousectl version --json | jq -r .git_sha
+""",
+)
 @json_option
 @with_connection
 def version(connection: Connection, *, as_json: bool) -> None:

@@ -5,11 +5,15 @@ from typing import Final
 
 from statehouse.errors import (
     AddressError,
+    AgentDeletedError,
+    AgentExistsError,
     ConfigError,
+    ConflictError,
     ConnectionError,
     DataDirectoryError,
     DataDirectoryHeldError,
     InvalidRequestError,
+    LeaseError,
     LogPoisonedError,
     NotFoundError,
     OverloadedError,
@@ -43,29 +47,35 @@ class ControlExit(IntEnum):
     UNREACHABLE = 3
     REFUSED = 4
     DAEMON_FAILED = 5
+    CONFLICT = 6
     BUG = 70
+    OUTPUT_FAILED = 74
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
 
 DAEMON_EXIT_TEXTS: Final = {
-    DaemonExit.STOPPED: "stopped as asked (SIGTERM or SIGINT), calls in flight finished or their grace time over",
+    DaemonExit.STOPPED: "stopped as asked (SIGTERM, SIGINT), calls finished or their grace time over; --check: sound",
     DaemonExit.BUG: "a bug in Statehouse",
     DaemonExit.BAD_CONFIGURATION: "bad configuration: a setting, or a data directory that cannot be used",
     DaemonExit.DATA_DIRECTORY_HELD: "the data directory is held by another daemon",
     DaemonExit.BAD_ADDRESS: "the address is taken or not allowed",
-    DaemonExit.STORE_DAMAGED: "the store is damaged, or of a newer format: refused",
+    DaemonExit.STORE_DAMAGED: "the store is damaged, or of a newer format: refused; --check: something was found",
     DaemonExit.DISK_FAILED: "the log is poisoned or the disk failed",
 }
 
 CONTROL_EXIT_TEXTS: Final = {
     ControlExit.OK: "done, and the answer is positive",
-    ControlExit.NEGATIVE: "a negative answer: the key, version or token does not exist, the daemon is not 'ok'",
+    ControlExit.NEGATIVE: "a negative answer: the agent, key, version, lease or token does not exist, the daemon is "
+    "not 'ok', verify found something, a question was answered with no",
     ControlExit.USAGE: "bad usage: an unknown command or option, a bad value, a token file that cannot be used",
     ControlExit.UNREACHABLE: "the daemon cannot be reached, went away, or cannot serve now",
     ControlExit.REFUSED: "the daemon refused the request: malformed, over a limit, or not allowed by its token",
     ControlExit.DAEMON_FAILED: "the daemon failed: its disk, its store, or a bug",
+    ControlExit.CONFLICT: "somebody else was first: a precondition did not hold, the lease is another's, the fork's "
+    "name is taken, or the agent was deleted; nothing was changed",
     ControlExit.BUG: "a bug in statehousectl",
+    ControlExit.OUTPUT_FAILED: "the answer could not be written, or not all of it, as to a full disk",
     ControlExit.INTERRUPTED: "interrupted (Ctrl-C)",
     ControlExit.BROKEN_PIPE: "whoever read the output stopped reading",
 }
@@ -99,6 +109,10 @@ _CONTROL_EXITS: Final = (
     (ConnectionError, ControlExit.UNREACHABLE),
     (InvalidRequestError, ControlExit.REFUSED),
     (OverloadedError, ControlExit.REFUSED),
+    (ConflictError, ControlExit.CONFLICT),
+    (LeaseError, ControlExit.CONFLICT),
+    (AgentExistsError, ControlExit.CONFLICT),
+    (AgentDeletedError, ControlExit.CONFLICT),
     (TransactionError, ControlExit.REFUSED),
     (UnauthenticatedError, ControlExit.REFUSED),
     (PermissionDeniedError, ControlExit.REFUSED),

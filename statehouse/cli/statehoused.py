@@ -16,11 +16,14 @@ import click
 import structlog
 import trio
 
+from statehouse.cli.daemon_check import run_check
 from statehouse.cli.exit_codes import DAEMON_EXIT_TEXTS, DaemonExit, daemon_exit_for, documented
+from statehouse.cli.head_arguments import HEAD_HELP, HEADS_HELP, known_heads, parse_heads
 from statehouse.cli.logs import configure_logs
 from statehouse.config import CONFIG_VARIABLE, load
 from statehouse.daemon import run_daemon
 from statehouse.errors import ConfigError, StatehouseError
+from statehouse.findings import Head
 from statehouse.rpc.server.build_version import build_version
 from statehouse.setting_forms import BOOLEAN
 from statehouse.settings import Setting, declared_settings
@@ -40,6 +43,10 @@ error before anything is opened.
 SIGTERM or SIGINT stops: no new connections, time for the calls in flight (--shutdown-grace-s), exit code
 0. A second signal stops at once; what was committed is safe either way. SIGHUP reads certificates and tokens
 again; SIGUSR1 logs what the edge holds.
+
+--check starts no daemon: it checks a store that none serves (log, state, snapshots, and heads that statehousectl head
+printed), says what a start would do, and changes nothing in the data directory. The state's logs are copied to TMPDIR.
+Findings go to stdout, with what to do; a daemon that serves the store is asked with statehousectl verify.
 """
 _EPILOG: Final = f"""\b
 Exit codes:
@@ -50,8 +57,12 @@ Examples:
   statehoused
   statehoused --listen unix:/run/statehouse/socket --data-dir /var/lib/statehouse
   statehoused --listen 0.0.0.0:50051 --token-file tokens --tls-cert tls.crt --tls-key tls.key
+  statehoused --check --data-dir /var/lib/statehouse --heads /another/machine/heads
   STATEHOUSE_LOG=info,statehouse.rpc=debug statehoused --config /etc/statehouse.toml
 """
+
+
+_NO_SETTINGS: Final = frozenset({"config", "check", "heads", "heads_file", "as_json", "version", "help"})
 
 
 class _DaemonCommand(click.Command):
@@ -64,7 +75,7 @@ class _DaemonCommand(click.Command):
             if record is not None:
                 name = parameter.name or ""
                 section = "Limits of a request" if name.startswith("limits__") else "Settings"
-                sections["Options" if name in {"config", "version", "help"} else section].append(record)
+                sections["Options" if name in _NO_SETTINGS else section].append(record)
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
@@ -96,6 +107,12 @@ def make_command() -> click.Command:
     config = click.Option(
         ["--config"], metavar="PATH", help=f"A TOML file to read settings from. [{CONFIG_VARIABLE}; default none]"
     )
+    check = click.Option(["--check"], is_flag=True, help="Check a store that no daemon serves, and start none.")
+    head = click.Option(
+        ["--head", "heads"], multiple=True, metavar="TS:CHAIN", callback=parse_heads, help=f"With --check. {HEAD_HELP}"
+    )
+    heads = click.Option(["--heads", "heads_file"], metavar="FILE", help=f"With --check. {HEADS_HELP}")
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="With --check: print JSONL.")
     version = click.Option(
         ["--version"],
         is_flag=True,
@@ -106,7 +123,7 @@ def make_command() -> click.Command:
     )
     return _DaemonCommand(
         "statehoused",
-        params=[config, version, *(_option(setting) for setting in declared_settings())],
+        params=[config, check, head, heads, as_json, version, *(_option(setting) for setting in declared_settings())],
         callback=_run,
         help=_HELP,
         epilog=_EPILOG,
@@ -114,14 +131,30 @@ def make_command() -> click.Command:
     )
 
 
-def _run(config: str | None, **options: str | None) -> None:
+def _run(
+    config: str | None,
+    *,
+    check: bool,
+    heads: tuple[Head, ...],
+    heads_file: str | None,
+    as_json: bool,
+    **options: str | None,
+) -> DaemonExit:
+    if not check and (heads or heads_file is not None or as_json):
+        raise click.UsageError("--head, --heads and --json go with --check")
+    known = known_heads(heads, heads_file)
     flags = {
         setting.name: value for setting in declared_settings() if (value := options[_option_name(setting)]) is not None
     }
     toml_path = config or os.environ.get(CONFIG_VARIABLE)
     settings = load(flags, os.environ, Path(toml_path) if toml_path else None)
+    if check and settings.use_memory:
+        raise click.UsageError("--check is for a store on a disk, and use_memory is on")
+    if check:
+        return run_check(settings, known, as_json=as_json)
     configure_logs(settings.log, settings.log_format)
     trio.run(run_daemon, settings)
+    return DaemonExit.STOPPED
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,7 +168,8 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
         command = make_command()
         with command.make_context("statehoused", list(sys.argv[1:] if arguments is None else arguments)) as context:
-            command.invoke(context)
+            code: DaemonExit = command.invoke(context)
+            sys.stdout.flush()
     except click.exceptions.Exit as end:  # --help and --version
         return end.exit_code
     except click.ClickException as error:
@@ -153,7 +187,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         if code is DaemonExit.BUG:
             log.critical("crashed", exc_info=error)
         return code
-    return DaemonExit.STOPPED
+    return code
 
 
 def _lines_about(error: BaseException) -> list[str]:

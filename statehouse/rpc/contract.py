@@ -46,4 +46,4 @@ def _method(descriptor: MethodDescriptor) -> Method:
 
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType({each.name: _method(each) for each in SERVICE.methods})
-"""The twelve calls by name."""
+"""The calls by name."""

@@ -14,15 +14,20 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from attrs import frozen
+from attrs import asdict, frozen
 from google.protobuf.message import DecodeError
 
 from statehouse.errors import (
+    AgentDeletedError,
+    AgentExistsError,
+    ConflictError,
     ConnectionError,
     DiskFullError,
     ErrorCode,
+    FailedPrecondition,
     InternalError,
     InvalidRequestError,
+    LeaseError,
     LogPoisonedError,
     NotFoundError,
     OverloadedError,
@@ -81,11 +86,17 @@ class Row:
 # A class's first row serves it under any code that it has no row for.
 TABLE: Final = (
     Row(InvalidRequestError, ErrorCode.INVALID_REQUEST, GrpcStatus.INVALID_ARGUMENT),
+    Row(InvalidRequestError, ErrorCode.IDEMPOTENCY_KEY_REUSED, GrpcStatus.INVALID_ARGUMENT),
     Row(TransactionError, ErrorCode.TXN_NOT_FOUND, GrpcStatus.NOT_FOUND),
     Row(TransactionError, ErrorCode.TXN_EXPIRED, GrpcStatus.DEADLINE_EXCEEDED),
     Row(TransactionError, ErrorCode.TXN_ALREADY_COMMITTED, GrpcStatus.FAILED_PRECONDITION),
+    Row(ConflictError, ErrorCode.PRECONDITION_FAILED, GrpcStatus.ABORTED),
+    Row(LeaseError, ErrorCode.LEASE_NOT_HELD, GrpcStatus.FAILED_PRECONDITION),
+    Row(AgentDeletedError, ErrorCode.AGENT_DELETED, GrpcStatus.FAILED_PRECONDITION),
+    Row(AgentExistsError, ErrorCode.AGENT_EXISTS, GrpcStatus.ALREADY_EXISTS),
     Row(NotFoundError, ErrorCode.KEY_NOT_FOUND, GrpcStatus.NOT_FOUND),
     Row(NotFoundError, ErrorCode.VERSION_NOT_FOUND, GrpcStatus.NOT_FOUND),
+    Row(NotFoundError, ErrorCode.AGENT_NOT_FOUND, GrpcStatus.NOT_FOUND),
     Row(UnauthenticatedError, ErrorCode.UNAUTHENTICATED, GrpcStatus.UNAUTHENTICATED),
     Row(PermissionDeniedError, ErrorCode.PERMISSION_DENIED, GrpcStatus.PERMISSION_DENIED),
     Row(OverloadedError, ErrorCode.INVALID_REQUEST, GrpcStatus.RESOURCE_EXHAUSTED),
@@ -131,6 +142,12 @@ _BY_CODE: Final[Mapping[ErrorCode, type[StatehouseError]]] = {
     ErrorCode.INTERNAL_ERROR: InternalError,
     ErrorCode.UNAUTHENTICATED: UnauthenticatedError,
     ErrorCode.PERMISSION_DENIED: PermissionDeniedError,
+    ErrorCode.PRECONDITION_FAILED: ConflictError,
+    ErrorCode.LEASE_NOT_HELD: LeaseError,
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: InvalidRequestError,
+    ErrorCode.AGENT_NOT_FOUND: NotFoundError,
+    ErrorCode.AGENT_EXISTS: AgentExistsError,
+    ErrorCode.AGENT_DELETED: AgentDeletedError,
 }
 
 
@@ -164,6 +181,10 @@ def encode_error(error: StatehouseError, *, status: GrpcStatus | None = None) ->
         for name, value in list(error.details.items())[:DETAIL_ENTRIES]
     }
     detail = statehouse_pb2.StatehouseError(code=int(error.code), message=message, details=details)  # type: ignore[arg-type]
+    if isinstance(error, ConflictError):
+        detail.failed_preconditions.extend(
+            statehouse_pb2.FailedPrecondition(**asdict(failed)) for failed in error.failed
+        )
     return EncodedError(row_of(error).status if status is None else status, message, detail.SerializeToString())
 
 
@@ -174,6 +195,7 @@ def decode_error(status: int, message: str, trailer: bytes | None) -> Statehouse
     the decoded `statehouse-error-bin`, or None. A trailer that does not parse counts as none. Never raises.
     """
     code, details = ErrorCode.UNKNOWN, dict[str, str]()
+    failed: list[FailedPrecondition] = []
     if trailer is not None:
         try:
             detail = statehouse_pb2.StatehouseError.FromString(trailer)
@@ -182,9 +204,19 @@ def decode_error(status: int, message: str, trailer: bytes | None) -> Statehouse
         else:
             message, details = detail.message or message, dict(detail.details)
             code = _known_code(int(detail.code))
+            failed = [_failed_precondition(each) for each in detail.failed_preconditions]
     error, bare_code = _class_of(status, code)
     message = message or f"the call failed with gRPC status {_status_name(status)}"
-    return error(message, code=bare_code if code is ErrorCode.UNKNOWN else code, details=details)
+    code = bare_code if code is ErrorCode.UNKNOWN else code
+    if error is ConflictError:
+        return ConflictError(message, code=code, details=details, failed=failed)
+    return error(message, code=code, details=details)
+
+
+def _failed_precondition(failed: statehouse_pb2.FailedPrecondition) -> FailedPrecondition:
+    return FailedPrecondition(
+        failed.index, failed.version, failed.exists, failed.agent_commit_ts, failed.lease_epoch, failed.lease_held
+    )
 
 
 def _class_of(status: int, code: ErrorCode) -> tuple[type[StatehouseError], ErrorCode]:

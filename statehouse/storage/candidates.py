@@ -11,9 +11,15 @@ from attrs import frozen
 
 from statehouse.errors import StorageError
 from statehouse.storage.disk import Disk
-from statehouse.storage.event_log import TailCut, ViewDisagreesError
+from statehouse.storage.event_log import TailCut, ViewAheadError, ViewDisagreesError, stored_id
 from statehouse.storage.keys import WATERMARK_KEY
-from statehouse.storage.snapshots import SnapshotDamagedError, list_snapshots, load_snapshot
+from statehouse.storage.snapshots import (
+    SnapshotDamagedError,
+    SnapshotOutdatedError,
+    list_snapshots,
+    load_snapshot,
+    set_aside_ahead,
+)
 from statehouse.storage.view import View, ViewDamagedError, ViewError, ViewWriteError
 from statehouse.storage.view_home import ViewHome
 
@@ -54,13 +60,16 @@ def first_that_serves(place: StorePlace, reporter: RecoveryReporter, bring_up: C
     A view that disagrees with the log, or is damaged, is closed and set aside. Whatever else `bring_up` raises closes
     the view and passes.
     """
-    for source, view in _candidates(place, reporter):
+    for source, view, snapshot in _candidates(place, reporter):
         try:
             return bring_up(source, view)
         except (ViewDisagreesError, ViewError) as error:
             view.close()
             if not _is_useless(error):
                 raise
+            if snapshot is not None and isinstance(error, ViewAheadError):
+                # Before the next one has the log cut: half a cut beside this witness would be taken for damage.
+                set_aside_ahead(place.disk, snapshot)
             reporter.view_set_aside(str(error), place.view.set_aside())
         except Exception:
             view.close()
@@ -68,10 +77,14 @@ def first_that_serves(place: StorePlace, reporter: RecoveryReporter, bring_up: C
     raise StorageError("an empty view could not be opened")
 
 
-def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple[Source, View]]:
-    """The views to try, each opened when it is asked for; the one before it was closed and set aside."""
+def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple[Source, View, str | None]]:
+    """The views to try, each opened when it is asked for; the one before it was closed and set aside.
+
+    With the file that the view was loaded from, if it was.
+    """
     try:
         view = place.view.find()
+        # failpoint: recover.view_found
     except ViewDamagedError as error:
         reporter.view_set_aside(str(error), place.view.set_aside())
         view = None
@@ -81,15 +94,17 @@ def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple
         except ViewDamagedError as error:
             missing = str(error)
         if missing is None:
-            yield "view", view
+            yield "view", view, None
         else:
             view.close()
             reporter.view_set_aside(missing, place.view.set_aside())
+    store_id = stored_id(place.disk, place.log_directory)
     for path in list_snapshots(place.disk, place.snapshot_directory):
         view = place.view.make()
         try:
-            load_snapshot(place.disk, path, view.apply)
-        except SnapshotDamagedError as error:
+            load_snapshot(place.disk, path, view.apply, store_id=store_id)
+            # failpoint: recover.snapshot_loaded
+        except (SnapshotDamagedError, SnapshotOutdatedError, OSError) as error:  # what the view refuses is a ViewError
             view.close()
             reporter.view_set_aside(str(error), None)
             place.view.set_aside()
@@ -97,8 +112,8 @@ def _candidates(place: StorePlace, reporter: RecoveryReporter) -> Iterator[tuple
             view.close()
             raise
         else:
-            yield "snapshot", view
-    yield "log", place.view.make()
+            yield "snapshot", view, path
+    yield "log", place.view.make(), None
 
 
 def _is_useless(error: ViewDisagreesError | ViewError) -> bool:

@@ -6,20 +6,33 @@ log they will stand, the writes for the view. Recovery turns the sections that i
 writes by the same `section_writes`, so that a rebuilt view is the view.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
 from attrs import frozen
+from google.protobuf.message import DecodeError
 
 from statehouse.limits import VALUE_INLINE_BYTES
 from statehouse.storage import keys
 from statehouse.storage.event_log import Placement
-from statehouse.storage.section import SectionOperation, record_of, section_body, stamp
-from statehouse.storage.stored_value import ValuePointer, inline_value, outcome, section_pointer
+from statehouse.storage.expiry_keys import agent_expiry_key, expiry_key, fork_expiry_key, swept_key
+from statehouse.storage.note_rows import END_ROW, child_row, commit_row, fork_row, idempotency_row, lease_row, swept_row
+from statehouse.storage.record_notes import NO_NOTES, ForkNote, Notes, encode_notes
+from statehouse.storage.section import FOR_GOOD, SectionOperation, record_of, section_body, stamp
+from statehouse.storage.section_fields import committed_at_ns
+from statehouse.storage.stored_value import (
+    ValuePointer,
+    event_row,
+    expires_at_ns,
+    expiring,
+    inline_value,
+    outcome,
+)
 from statehouse.storage.v1.log_pb2 import AgentMeta, Watermark
+from statehouse.storage.view import ViewDamagedError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the view; segments and snapshots have versions of their own."""
 
 
@@ -34,10 +47,13 @@ class AgentCounters(NamedTuple):
 
     @classmethod
     def unpack(cls, packed: bytes | None) -> "AgentCounters":
-        """From the value of the agent's `m` column; None for an agent that the view does not know."""
+        """From the value of the agent's `m` column; None for an agent that the view does not know. ViewDamagedError."""
         if packed is None:
             return cls()
-        meta = AgentMeta.FromString(packed)
+        try:
+            meta = AgentMeta.FromString(packed)
+        except DecodeError as error:
+            raise ViewDamagedError(f"not the counters of an agent: {packed[:40].hex()}") from error
         return cls(meta.first_commit_ts, meta.last_commit_ts, meta.commits, meta.operations, meta.live_keys)
 
     def pack(self) -> bytes:
@@ -83,11 +99,13 @@ class PreparedCommit:
 
     txn_id: str
     sections: Sequence[PreparedSection]
+    notes: Notes = NO_NOTES
 
     @property
     def size_bytes(self) -> int:
         """About what it takes in the log."""
-        return sum(len(section.body) for section in self.sections)
+        size = sum(len(section.body) for section in self.sections)
+        return size if self.notes is NO_NOTES else size + len(encode_notes(self.notes))
 
 
 def prepare_section(
@@ -96,15 +114,25 @@ def prepare_section(
     txn_id: str,
     operations: Sequence[tuple[bytes, bytes | None, int]],
     counters: AgentCounters,
+    metadata: bytes = b"",
+    ttls_s: Mapping[int, int] = FOR_GOOD,
+    *,
+    expired: bool = False,
 ) -> PreparedSection:
-    """Encode a partition's half of a section; `operations` are (key, value or None, version)."""
-    body = section_body(agent_fields, txn_id, operations)
+    """Encode a partition's half of a section; `operations` are (key, value or None, version).
+
+    `metadata` is what `section.metadata_fields` gave; `ttls_s` and `expired` are as for `section.section_body`.
+    """
+    body = section_body(agent_fields, txn_id, operations, metadata, ttls_s, expired=expired)
     return PreparedSection(column_prefix, body.encoded, body.operations, counters)
 
 
-def empty_commit(txn_id: str) -> PreparedCommit:
-    """The commit of a transaction without operations: it takes a commit_ts, and no agent's replay shows it."""
-    return PreparedCommit(txn_id, (prepare_section(b"", b"", txn_id, (), AgentCounters()),))
+def empty_commit(txn_id: str, notes: Notes = NO_NOTES) -> PreparedCommit:
+    """The commit of a transaction without operations: it takes a commit_ts, and no agent's replay shows it.
+
+    A change of a lease and a fork are such commits, with a note.
+    """
+    return PreparedCommit(txn_id, (prepare_section(b"", b"", txn_id, (), AgentCounters()),), notes)
 
 
 class GroupCommit:
@@ -114,6 +142,8 @@ class GroupCommit:
         self.first_commit_ts = first_commit_ts
         self.last_commit_ts = first_commit_ts + len(commits) - 1
         self.committed_at_ns = committed_at_ns
+        self.next_expiry_ns = 0
+        """Once it is in the view: when the sweeper has to look at something of it (`expiry_keys`); 0: never."""
         self._commits = commits
         self._sections: list[tuple[list[bytes], list[int]]] = []
 
@@ -125,9 +155,33 @@ class GroupCommit:
             ending = stamp(commit_ts, self.committed_at_ns)
             stamped = [section.body + ending for section in commit.sections]
             payload, offsets = record_of(stamped)
+            if commit.notes is not NO_NOTES:
+                payload += encode_notes(commit.notes)
             self._sections.append((stamped, offsets))
             payloads.append(payload)
         return payloads
+
+    def sections(self) -> list[tuple[int, bytes, bytes]]:
+        """(commit_ts, column prefix of the agent, section) of each section that has operations, in their order.
+
+        `payloads` was called. A section is the bytes that replay sends.
+        """
+        return [
+            (commit_ts, prepared.column_prefix, section)
+            for commit_ts, (commit, (stamped, _)) in enumerate(
+                zip(self._commits, self._sections, strict=True), start=self.first_commit_ts
+            )
+            for prepared, section in zip(commit.sections, stamped, strict=True)
+            if prepared.operations and prepared.column_prefix
+        ]
+
+    def forks(self) -> list[tuple[int, ForkNote]]:
+        """The forks that are in it, each with its commit_ts."""
+        return [
+            (commit_ts, commit.notes.fork)
+            for commit_ts, commit in enumerate(self._commits, start=self.first_commit_ts)
+            if commit.notes.fork is not None
+        ]
 
     def view_writes(
         self, placements: Sequence[Placement], chain: bytes, stored_counters: Callable[[bytes], AgentCounters]
@@ -152,11 +206,22 @@ class GroupCommit:
                     if counters.commits > 1 and prefix not in first_seen:
                         first_seen[prefix] = stored_counters(prefix).first_commit_ts
                     first_commit_ts = first_seen.setdefault(prefix, commit_ts)
-                section_writes(writes, prefix, section, prepared.operations, commit_ts, placement.offset + offset)
-                writes[keys.meta_key(prefix)] = counters.at(first_commit_ts, commit_ts).pack()
+                counters = counters.at(first_commit_ts, commit_ts)
+                place = placement.offset + offset
+                self._expires(section_writes(writes, prefix, section, prepared.operations, counters, place))
+                writes[keys.meta_key(prefix)] = counters.pack()
+            if commit.notes is not NO_NOTES:
+                prefixes = [prepared.column_prefix for prepared in commit.sections if prepared.column_prefix]
+                note_writes(writes, commit.notes, prefixes, commit_ts, self.committed_at_ns)
+                if commit.notes.fork is not None:
+                    self._expires(self.committed_at_ns + 1)
             writes[outcome_key(commit_ts, commit.txn_id)] = outcome(commit_ts)
         writes[keys.WATERMARK_KEY] = watermark(self.last_commit_ts, chain, self.committed_at_ns)
         return writes
+
+    def _expires(self, at_ns: int) -> None:
+        if at_ns:
+            self.next_expiry_ns = min(self.next_expiry_ns or at_ns, at_ns)
 
 
 def section_writes(
@@ -164,23 +229,58 @@ def section_writes(
     prefix: bytes,
     section: bytes,
     operations: Sequence[SectionOperation],
-    commit_ts: int,
+    counters: AgentCounters,
     offset: int,
-) -> None:
+) -> int:
     """Add to `writes` what one section does to its agent's columns, all but `m`.
 
-    `section` stands at `offset` of its segment; the operations' value offsets count from its first byte.
+    `section` stands at `offset` of its segment; the operations' value offsets count from its first byte. `counters`
+    are the agent's behind it, so that its commit is their last. Gives when the first of its values expires, 0: none.
     """
-    for key, version, value_offset, value_length in operations:
+    commit_ts = counters.last_commit_ts
+    first_expiry_ns = written_ns = 0
+    for key, version, value_offset, value_length, ttl_s in operations:
         if value_offset is None:
             version_row = state_row = inline_value(None, version, commit_ts)
         else:
             value = section[value_offset : value_offset + value_length]
             version_row = ValuePointer(commit_ts, version, offset + value_offset, value_length, crc32(value)).pack()
             state_row = inline_value(value, version, commit_ts) if value_length <= VALUE_INLINE_BYTES else version_row
+            if ttl_s:
+                # Once for all of them: the time stands behind the operations, which may be many.
+                written_ns = written_ns or committed_at_ns(section)
+                at_ns = expires_at_ns(written_ns, ttl_s)
+                version_row, state_row = expiring(version_row, at_ns), expiring(state_row, at_ns)
+                writes[expiry_key(at_ns, prefix, key, version)] = commit_row(commit_ts)
+                writes[agent_expiry_key(prefix, at_ns, key, version)] = commit_row(commit_ts)
+                first_expiry_ns = min(first_expiry_ns or at_ns, at_ns)
         writes[keys.state_key(prefix, key)] = state_row
         writes[keys.version_key(prefix, key, version)] = version_row
-    writes[keys.event_key(prefix, commit_ts)] = section_pointer(offset, len(section), crc32(section))
+    writes[keys.event_key(prefix, commit_ts)] = event_row(offset, len(section), crc32(section), *counters[2:])
+    return first_expiry_ns
+
+
+def note_writes(
+    writes: dict[bytes, bytes | None], notes: Notes, prefixes: Sequence[bytes], commit_ts: int, committed_at_ns: int
+) -> None:
+    """Add to `writes` what the notes of a commit do; `prefixes` are those of the agents that it wrote to."""
+    if notes.idempotency is not None:
+        row = idempotency_row(committed_at_ns, notes.idempotency.fingerprint)
+        for prefix in prefixes:
+            writes[keys.idempotency_key(prefix, notes.idempotency.key, commit_ts)] = row
+    if notes.lease is not None:
+        writes[keys.lease_key(keys.agent_prefix(notes.lease.agent), commit_ts)] = lease_row(notes.lease)
+    if notes.fork is not None:
+        fork = notes.fork
+        prefix = keys.agent_prefix(fork.agent)
+        writes[keys.fork_key(prefix)] = fork_row(fork, commit_ts)
+        writes[keys.meta_key(prefix)] = AgentCounters(*fork.inherited).pack()
+        writes[keys.child_key(keys.agent_prefix(fork.parent), commit_ts)] = child_row(fork)
+        writes[fork_expiry_key(committed_at_ns, prefix)] = commit_row(commit_ts)
+    if notes.end is not None:
+        writes[keys.end_key(keys.agent_prefix(notes.end), commit_ts)] = END_ROW
+    if notes.swept_until_ns is not None:
+        writes[swept_key(commit_ts)] = swept_row(notes.swept_until_ns)
 
 
 def outcome_key(commit_ts: int, txn_id: str) -> bytes:

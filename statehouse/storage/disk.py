@@ -162,13 +162,17 @@ class RealDisk:
     """The file system of this machine. Files and directories that it makes are for their owner alone."""
 
     def open(self, path: str, *, create: bool = False, read_only: bool = False) -> RealFile:
-        flags = os.O_CLOEXEC | (os.O_RDONLY if read_only else os.O_RDWR)
+        # O_NONBLOCK: opening a named pipe would wait for its other end, and hold up whoever waits for this thread.
+        flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDONLY if read_only else os.O_RDWR)
         if create:
             flags |= os.O_CREAT | os.O_TRUNC
         descriptor = os.open(path, flags, _FILE_MODE)
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # reading a directory fails only when it is read
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):  # reading a directory fails only when it is read
             os.close(descriptor)
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            raise OSError(errno.EINVAL, "it is not a file", path)
         return RealFile(descriptor, path)
 
     def list_dir(self, path: str) -> list[str]:

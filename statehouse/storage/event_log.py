@@ -1,17 +1,19 @@
 """The event log: the truth of a store. Payloads in, positions out; what a payload means is not known here.
 
-`EventLog` is all that others use: opening (`log_opening`), appending (`log_writer`, which says what a failure leaves
-behind), reading by pointer (`log_fetch`) and walking (`log_reader`). One thread appends (`place`, `append`, `sync`,
-`roll_back`), any number read beside it, and one may prepare the next segment. The format is in `docs/formats.md`.
+`EventLog` is all that others use: opening (`log_judging`, `log_opening`), appending (`log_writer`, which says what a
+failure leaves behind), reading by pointer (`log_fetch`) or from a commit on (`log_commits`), and walking
+(`log_reader`). One thread appends (`place`, `append`, `sync`, `roll_back`), any number read beside it, and one may
+prepare the next segment. The format is in `docs/formats.md`.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
-from statehouse.errors import DiskFullError, StorageError
+from statehouse.errors import DiskFullError, NewerFormatError, StorageError, StoreDamagedError
 from statehouse.limits import OPEN_SEGMENTS
 from statehouse.storage.disk import Disk, is_full
+from statehouse.storage.log_commits import LogCommits
 from statehouse.storage.log_damage import Fault, damaged
 from statehouse.storage.log_fetch import LogFetch, Pointer
 from statehouse.storage.log_format import (
@@ -23,18 +25,40 @@ from statehouse.storage.log_format import (
     SegmentHeader,
     genesis_chain,
 )
-from statehouse.storage.log_opening import (
-    TailCut,
-    check_is_not_behind,
-    check_view_is_not_ahead,
-    list_segments,
-    open_segments,
-)
-from statehouse.storage.log_reader import SegmentScan, ViewDisagreesError, read_header
+from statehouse.storage.log_judging import LogEnd, check_is_not_behind, check_segments, check_view_is_not_ahead
+from statehouse.storage.log_opening import TailCut, list_segments, open_segments
+from statehouse.storage.log_reader import SegmentScan, ViewAheadError, ViewDisagreesError, read_header
 from statehouse.storage.log_writer import LogWriter
 from statehouse.storage.segments import NextSegment, SegmentReaders, SyncFailedError, segment_path
+from statehouse.storage.taken_back import TakenBackNote
 
-__all__ = ["EventLog", "LogHead", "LogRecordAt", "Placement", "Pointer", "TailCut", "ViewDisagreesError"]
+__all__ = [
+    "EventLog",
+    "LogHead",
+    "LogRecordAt",
+    "Placement",
+    "Pointer",
+    "TailCut",
+    "ViewAheadError",
+    "ViewDisagreesError",
+    "stored_id",
+]
+
+
+def stored_id(disk: Disk, directory: str) -> bytes | None:
+    """The id of the store whose log is in `directory`, as its first segment has it; None when that cannot be told.
+
+    Opening the log says why. Raises OSError.
+    """
+    try:
+        first_ts = min(list_segments(disk, directory), default=None)
+        if first_ts is None:
+            return None
+        path = segment_path(directory, first_ts)
+        with closing(disk.open(path, read_only=True)) as file:
+            return read_header(file, path, first_ts).store_id
+    except (FileNotFoundError, IsADirectoryError, NewerFormatError, StoreDamagedError):
+        return None
 
 
 class EventLog:
@@ -52,6 +76,8 @@ class EventLog:
         self._read = fetch.read
         self._read_many = fetch.read_many
         self._store_id = store_id
+        self.commits = LogCommits(disk, directory, starts)
+        """Reading from a commit on, up to one that is durable."""
 
     @classmethod
     def open(
@@ -72,10 +98,11 @@ class EventLog:
     ) -> "EventLog":
         """Open the log in `directory`, or begin one there with the 16 bytes of `new_store_id`.
 
-        `known_good` is the view's watermark: records up to it need not be found again (None: there is no view), and
-        the check begins in its segment; `verify_all` checks every record there is. `on_record` is called for each
-        verified record after it, in order; damage may be found after some of these calls. A torn tail is cut and told
-        to `report`; up to `synced_ts` nothing is torn, because something else says that these commits were synced.
+        `known_good` is the view's watermark, or a head before it that the view bears witness to: records up to it need
+        not be found again (None: there is no view), and the check begins in its segment; `verify_all` checks every
+        record there is. `on_record` is called for each verified record after it, in order; damage may be found after
+        some of these calls. A torn tail is cut and told to `report`; up to `synced_ts` nothing is torn, because
+        something else says that these commits were synced.
         `max_bytes` limits `size_bytes`, 0 does not. Without `fsync` a group is not made durable, but a segment is
         before the next one begins. `open_limit` is how many segments are kept open for reading.
 
@@ -86,39 +113,53 @@ class EventLog:
         """
         if segment_bytes <= HEADER_BYTES:
             raise ValueError(f"a segment needs more than {HEADER_BYTES} bytes, not {segment_bytes}")
-        following = NextSegment(disk, directory)
+        following, note = NextSegment(disk, directory), TakenBackNote(disk, directory)
         try:
             if not disk.exists(directory):
                 disk.make_dir(directory)
-                disk.sync_dir(directory.rpartition("/")[0] or ("/" if directory.startswith("/") else "."))
+            # Also of a directory that is there: whoever made it may have died before its name was durable.
+            disk.sync_dir(directory.rpartition("/")[0] or ("/" if directory.startswith("/") else "."))
             following.remove()
             starts = list_segments(disk, directory)
+            # failpoint: open.log_listed
             if not starts:
-                check_view_is_not_ahead(directory, LogHead(0, b""), known_good, may_lose_commits=False)
-                check_is_not_behind(directory, LogHead(0, b""), synced_ts)
+                nothing = LogEnd(segment_path(directory, 1), 0, LogHead(0, b""))
+                check_view_is_not_ahead(nothing, known_good, may_lose_commits=False)
+                check_is_not_behind(nothing, synced_ts)
                 store_id = new_store_id()
                 if len(store_id) != STORE_ID_BYTES:
                     raise ValueError(f"a store id has {STORE_ID_BYTES} bytes, not {len(store_id)}")
                 file, _ = following.install(SegmentHeader(store_id, 1, genesis_chain(store_id)), segment_bytes)
+                # failpoint: open.first_segment_made
                 file.close()
                 starts = [1]
-            opened = open_segments(
-                disk,
-                directory,
-                starts,
-                known_good=known_good,
-                synced_ts=synced_ts,
-                verify_all=verify_all,
-                fsync=fsync,
-                report=report,
-                on_record=on_record,
-            )
+            try:
+                opened = open_segments(
+                    disk,
+                    directory,
+                    starts,
+                    known_good=known_good,
+                    synced_ts=synced_ts,
+                    verify_all=verify_all,
+                    fsync=fsync,
+                    report=report,
+                    on_record=on_record,
+                )
+            except ViewDisagreesError:
+                # The view is given up for what the log says: that must not be a log that is refused afterwards.
+                check_segments(disk, directory, starts, synced_ts=synced_ts, fsync=fsync)
+                raise
+            try:
+                note.prepare()
+            except OSError:
+                opened.active.file.close()
+                raise
         except (OSError, SyncFailedError) as error:
             kind = DiskFullError if isinstance(error, OSError) and is_full(error) else StorageError
             raise kind(f"the event log in {directory} cannot be opened: {error}") from error
         readers = SegmentReaders(disk, directory, open_limit)
         writer = LogWriter(
-            directory, opened, following, readers, segment_bytes=segment_bytes, max_bytes=max_bytes, fsync=fsync
+            directory, opened, following, readers, note, segment_bytes=segment_bytes, max_bytes=max_bytes, fsync=fsync
         )
         return cls(disk, directory, writer, readers, opened.starts, opened.store_id)
 
@@ -167,8 +208,9 @@ class EventLog:
     def roll_back(self) -> None:
         """Undo the last append, synced or not: zeros over it, synced, and the head as it was.
 
-        For a caller that could not apply the group. LogPoisonedError if it fails. RuntimeError when there is nothing to
-        undo: the last append failed or was undone before, or `place` has been called since.
+        For a caller that could not apply the group, and whose view may have it all the same: that is noted first
+        (`taken_back`). LogPoisonedError if it fails. RuntimeError when there is nothing to undo: the last append failed
+        or was undone before, or `place` has been called since.
         """
         self._writer.roll_back()
 

@@ -11,9 +11,13 @@ from attrs import define
 
 from statehouse.errors import StoreDamagedError
 from statehouse.storage import keys
-from statehouse.storage.commit import AgentCounters, outcome_key, section_writes, watermark
+from statehouse.storage.commit import AgentCounters, note_writes, outcome_key, section_writes, watermark
 from statehouse.storage.event_log import LogRecordAt
-from statehouse.storage.section import SectionOperation, committed_at_ns, sections_of, walk_section
+from statehouse.storage.lineage import Levels, levels_of, stored_version
+from statehouse.storage.log_format import segment_name
+from statehouse.storage.record_notes import NO_NOTES, read_notes
+from statehouse.storage.section import SectionOperation, sections_of, walk_section
+from statehouse.storage.section_fields import committed_at_ns
 from statehouse.storage.stored_value import exists_of, outcome
 from statehouse.storage.view import View
 from statehouse.storage.wire import WireError
@@ -30,6 +34,8 @@ class LogFolder:
         self._writes: dict[bytes, bytes | None] = {}
         self._agents: dict[AgentId, _Tally] = {}
         """The agents of this batch."""
+        self._forked: set[AgentId] = set()
+        """Likewise those that came to be in it, as forks."""
         self._outcomes = OutcomeWindow(view)
         self._newest: LogRecordAt | None = None
         self.records = 0
@@ -42,11 +48,15 @@ class LogFolder:
         `View.apply` raises.
         """
         try:
+            if self._forked and self._is_of_a_fork(record.payload):
+                self.flush()  # so that what it inherits is in the view, where it is looked up
             self._fold(record)
         except WireError as error:
+            segment, offset = record.placement
             raise StoreDamagedError(
-                f"the record of commit_ts {record.commit_ts}, in segment {record.placement.segment} at offset "
-                f"{record.placement.offset}, is not a transaction: {error}"
+                f"the record of commit_ts {record.commit_ts}, in segment {segment} at offset {offset}, is not a "
+                f"transaction: {error}",
+                details={"file": segment_name(segment), "offset": str(offset), "commit_ts": str(record.commit_ts)},
             ) from error
         self._newest = record
         self.records += 1
@@ -64,13 +74,20 @@ class LogFolder:
         for tally in self._agents.values():
             self._writes[keys.meta_key(tally.prefix)] = tally.counters().pack()
         self._view.apply(self._writes.items())
+        # failpoint: recover.batch_folded
         self._writes.clear()
         self._agents.clear()
+        self._forked.clear()
         self._outcomes.advance(record.commit_ts)
+
+    def _is_of_a_fork(self, payload: bytes) -> bool:
+        """Whether the record is of an agent that was forked in this batch."""
+        return any(walk_section(payload[first:last])[0] in self._forked for first, last in sections_of(payload))
 
     def _fold(self, record: LogRecordAt) -> None:
         payload, commit_ts = record.payload, record.commit_ts
-        txn_id = ""
+        txn_id, section = "", b""
+        prefixes: list[bytes] = []
         for first, last in sections_of(payload):
             section = payload[first:last]
             agent, txn_id, stamped_ts, operations = walk_section(section)
@@ -81,34 +98,48 @@ class LogFolder:
             tally = self._agents.get(agent)
             if tally is None:
                 tally = self._agents[agent] = self._tally(agent)
+            prefixes.append(tally.prefix)
             tally.first_commit_ts = tally.first_commit_ts or commit_ts
             tally.last_commit_ts = commit_ts
             tally.commits += 1
             tally.operations += len(operations)
-            tally.live_keys += self._live_keys_gained(tally.prefix, operations)
-            section_writes(self._writes, tally.prefix, section, operations, commit_ts, record.placement.offset + first)
+            tally.live_keys += self._live_keys_gained(tally, operations)
+            place = record.placement.offset + first
+            section_writes(self._writes, tally.prefix, section, operations, tally.counters(), place)
         if not txn_id:
             raise WireError("no transaction id")
+        if (notes := read_notes(payload)) is not NO_NOTES:
+            note_writes(self._writes, notes, prefixes, commit_ts, committed_at_ns(section))
+            if notes.fork is not None:
+                fork = notes.fork.agent
+                self._agents[fork] = _Tally(fork, keys.agent_prefix(fork), *notes.fork.inherited)
+                self._forked.add(fork)
         self._writes[outcome_key(commit_ts, txn_id)] = outcome(commit_ts)
 
     def _tally(self, agent: AgentId) -> "_Tally":
         prefix = keys.agent_prefix(agent)
-        return _Tally(prefix, *AgentCounters.unpack(self._view.get(keys.meta_key(prefix))))
+        return _Tally(agent, prefix, *AgentCounters.unpack(self._view.get(keys.meta_key(prefix))))
 
-    def _live_keys_gained(self, prefix: bytes, operations: list[SectionOperation]) -> int:
+    def _live_keys_gained(self, tally: "_Tally", operations: list[SectionOperation]) -> int:
         """By how much the operations change the number of live keys; each key counts from its latest state."""
         gained = 0
         exists: dict[bytes, bool] = {}
-        for key, version, value_offset, _ in operations:
+        for key, version, value_offset, _, _ in operations:
             was = exists.get(key)
             if was is None:
-                was = version > 1 and self._exists(keys.state_key(prefix, key))
+                was = version > 1 and self._exists(tally, key, version - 1)
             exists[key] = value_offset is not None
             gained += exists[key] - was
         return gained
 
-    def _exists(self, state_key: bytes) -> bool:
+    def _exists(self, tally: "_Tally", key: bytes, version: int) -> bool:
+        """Whether the key is live; `version` is its newest."""
+        state_key = keys.state_key(tally.prefix, key)
         stored = self._writes.get(state_key) or self._view.get(state_key)
+        if stored is None:  # of all that were written to, only a fork has keys without a state of its own
+            if tally.levels is None:
+                tally.levels = levels_of(self._view, tally.agent, tally.prefix)[1:]
+            stored = stored_version(self._view, tally.levels, key, version)
         return stored is not None and exists_of(stored)
 
 
@@ -116,12 +147,15 @@ class LogFolder:
 class _Tally:
     """An agent's counters while a batch is folded."""
 
+    agent: AgentId
     prefix: bytes
     first_commit_ts: int
     last_commit_ts: int
     commits: int
     operations: int
     live_keys: int
+    levels: Levels | None = None
+    """Those that it has inherited; None: nobody had to know."""
 
     def counters(self) -> AgentCounters:
         return AgentCounters(self.first_commit_ts, self.last_commit_ts, self.commits, self.operations, self.live_keys)

@@ -2,10 +2,18 @@
 
     0x01 'w'                                             Watermark (protobuf)
     0x01 't' bucket u64 | txn_id                         commit_ts u64
+    0x01 's' | commit_ts u64                             time u64 (expiry_keys.py)
+    0x01 'x' | time u64 | names, perhaps version u64     commit_ts u64 (expiry_keys.py)
     0x02 name(namespace) name(agent_id)  's' | key                   stored value (stored_value.py)
                                          'v' | name(key) | version u64   stored value
-                                         'e' | commit_ts u64             section pointer (stored_value.py)
+                                         'e' | commit_ts u64             event row (stored_value.py)
+                                         'i' | name(idempotency key) | commit_ts u64   idempotency row (note_rows.py)
+                                         'l' | commit_ts u64             lease row (note_rows.py)
                                          'm'                             AgentMeta (protobuf)
+                                         'f'                             fork row (note_rows.py): of what it is a fork
+                                         'c' | commit_ts u64             child row (note_rows.py): a fork of it
+                                         'd' | commit_ts u64             1: the agent was deleted then
+                                         'x' | time u64 | name(key) | version u64      commit_ts u64 (expiry_keys.py)
 
 All integers are big-endian, so byte order is number order. `name()` is order-preserving and
 self-delimiting: no name is the beginning of another, so no two of (namespace, agent_id, key) meet, and
@@ -30,13 +38,18 @@ AGENT: Final = b"\x02"
 STATE: Final = b"s"
 VERSION: Final = b"v"
 EVENT: Final = b"e"
+IDEMPOTENCY: Final = b"i"
+LEASE: Final = b"l"
+FORK: Final = b"f"
+CHILD: Final = b"c"
+END: Final = b"d"
 
 WATERMARK_KEY: Final = GLOBAL + b"w"
 _OUTCOME: Final = GLOBAL + b"t"
 
 _NAME_END: Final = b"\x00\x01"
 _U64: Final = Struct(">Q")
-_U64_MAX: Final = 2**64 - 1
+U64_MAX: Final = 2**64 - 1
 _pack_u64: Final = _U64.pack
 
 
@@ -96,6 +109,18 @@ def read_name(packed: bytes, start: int) -> tuple[bytes, int]:
 def agent_prefix(agent: AgentId) -> bytes:
     """What every key of this agent begins with."""
     return AGENT + name(agent.namespace.encode()) + name(agent.agent_id.encode())
+
+
+def unpack_agent(packed: bytes) -> AgentId:
+    """The agent whose row this is the key of."""
+    if packed[:1] != AGENT:
+        raise ViewDamagedError(f"not a key of an agent's row: {packed.hex()}")
+    namespace, end = read_name(packed, 1)
+    agent_id, _ = read_name(packed, end)
+    try:
+        return AgentId(namespace.decode(), agent_id.decode())
+    except UnicodeDecodeError as error:
+        raise ViewDamagedError(f"an agent's name that is not UTF-8 in key {packed.hex()}") from error
 
 
 def _suffix(prefix: bytes, column: bytes, packed: bytes) -> bytes:
@@ -162,11 +187,95 @@ def unpack_event_key(prefix: bytes, packed: bytes) -> int:
     return _read_u64(packed, len(prefix) + 1)
 
 
-def event_range(prefix: bytes, first: int = 0, last: int = _U64_MAX) -> KeyRange:
+def event_range(prefix: bytes, first: int = 0, last: int = U64_MAX) -> KeyRange:
     """The agent's events from commit_ts `first` to `last`, both included."""
     column = prefix + b"e"
-    stop = column + _pack_u64(last + 1) if last < _U64_MAX else prefix_end(column)
+    stop = column + _pack_u64(last + 1) if last < U64_MAX else prefix_end(column)
     return KeyRange(column + _pack_u64(first), stop)
+
+
+# i: the idempotency keys of the commits that wrote to the agent
+
+
+def idempotency_key(prefix: bytes, key: bytes, commit_ts: int) -> bytes:
+    return prefix + b"i" + name(key) + _pack_u64(commit_ts)
+
+
+def unpack_idempotency_key(prefix: bytes, packed: bytes) -> tuple[bytes, int]:
+    """The idempotency key and the commit_ts."""
+    start = len(prefix) + 1
+    if packed[:start] != prefix + IDEMPOTENCY:
+        raise ViewDamagedError(f"not a key of column i of that agent: {packed.hex()}")
+    key, end = read_name(packed, start)
+    return key, _read_u64(packed, end)
+
+
+def idempotency_range(prefix: bytes, key: bytes) -> KeyRange:
+    """The commits with one idempotency key, oldest first."""
+    start = prefix + b"i" + name(key)
+    return KeyRange(start, prefix_end(start))
+
+
+# l: the changes of the agent's lease
+
+
+def lease_key(prefix: bytes, commit_ts: int) -> bytes:
+    return prefix + b"l" + _pack_u64(commit_ts)
+
+
+def unpack_lease_key(prefix: bytes, packed: bytes) -> int:
+    """The commit_ts."""
+    if packed[: len(prefix) + 1] != prefix + LEASE:
+        raise ViewDamagedError(f"not a key of column l of that agent: {packed.hex()}")
+    return _read_u64(packed, len(prefix) + 1)
+
+
+def lease_range(prefix: bytes) -> KeyRange:
+    """Every change of the agent's lease, oldest first."""
+    start = prefix + b"l"
+    return KeyRange(start, prefix_end(start))
+
+
+# f, c: what the agent was forked from, and what was forked from it
+
+
+def fork_key(prefix: bytes) -> bytes:
+    return prefix + b"f"
+
+
+def child_key(prefix: bytes, commit_ts: int) -> bytes:
+    return prefix + b"c" + _pack_u64(commit_ts)
+
+
+def unpack_child_key(prefix: bytes, packed: bytes) -> int:
+    """The commit_ts of the fork."""
+    if packed[: len(prefix) + 1] != prefix + CHILD:
+        raise ViewDamagedError(f"not a key of column c of that agent: {packed.hex()}")
+    return _read_u64(packed, len(prefix) + 1)
+
+
+def child_range(prefix: bytes, before_ts: int = U64_MAX) -> KeyRange:
+    """The forks of the agent that were made before that commit, oldest first."""
+    return KeyRange(prefix + b"c", prefix + b"c" + _pack_u64(before_ts))
+
+
+# d: when the agent was deleted
+
+
+def end_key(prefix: bytes, commit_ts: int) -> bytes:
+    return prefix + b"d" + _pack_u64(commit_ts)
+
+
+def unpack_end_key(prefix: bytes, packed: bytes) -> int:
+    """The commit_ts."""
+    if packed[: len(prefix) + 1] != prefix + END:
+        raise ViewDamagedError(f"not a key of column d of that agent: {packed.hex()}")
+    return _read_u64(packed, len(prefix) + 1)
+
+
+def end_range(prefix: bytes) -> KeyRange:
+    """Every end of the agent, oldest first."""
+    return KeyRange(prefix + b"d", prefix_end(prefix + b"d"))
 
 
 # m: what the view knows of the agent

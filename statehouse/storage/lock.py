@@ -14,7 +14,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ _OURS = re.compile(r"LOCK|log|snapshots|state(\..+)?")
 _NOT_OURS_AND_HARMLESS: Final = frozenset({"lost+found"})
 """What a file system of its own has in its root when it is new."""
 _SEGMENT = re.compile(r"[0-9]{20}\.log")
-_LOG_FILE = re.compile(r"next\.tmp|lost\+found")
+_LOG_FILE = re.compile(r"next\.tmp|taken-back|lost\+found")
 """What `log/` may hold before it has a segment; lost+found when a disk of its own is mounted there."""
 _LONGEST_PID = 20
 
@@ -45,7 +45,7 @@ def hold_data_directory(path: Path, *, free_bytes_needed: int = FREE_DISK_BYTES)
     _make(directory)
     _refuse_foreign(directory)
     try:
-        descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as error:
         raise DataDirectoryError(f"the data directory {directory} is not writable: {error.strerror}") from None
     try:
@@ -56,8 +56,36 @@ def hold_data_directory(path: Path, *, free_bytes_needed: int = FREE_DISK_BYTES)
         os.close(descriptor)  # and with it the lock
 
 
+@contextmanager
+def hold_for_reading(path: Path) -> Iterator[Path]:
+    """Hold the lock of a data directory that is there, and change nothing in it; gives the absolute path.
+
+    The lock is shared: others may read, and no daemon can start. A directory without a LOCK is a copy, and is not held.
+    Raises as `hold_data_directory`.
+    """
+    directory = path.absolute()
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        raise DataDirectoryError(f"the data directory {directory} {what}")
+    try:
+        descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        yield directory
+        return
+    except OSError as error:
+        raise DataDirectoryError(f"the data directory {directory} is not readable: {error.strerror}") from None
+    try:
+        _flock(descriptor, fcntl.LOCK_SH, directory)
+        yield directory
+    finally:
+        os.close(descriptor)
+
+
 def _make(directory: Path) -> None:
-    """Make the directory and its parents, and sync each parent: a store is as durable as its path."""
+    """Make the directory and its parents, and sync each parent: a store is as durable as its path.
+
+    The parent of one that is there is synced too: whoever made it may have died before its name was durable.
+    """
     missing = []
     ancestor = directory
     try:
@@ -67,6 +95,9 @@ def _make(directory: Path) -> None:
         for child in reversed(missing):
             child.mkdir(mode=0o700, exist_ok=True)
             _sync_directory(child.parent)
+        if not missing:
+            with suppress(PermissionError):  # whoever may not open it has not made the directory either
+                _sync_directory(directory.parent)
     except OSError as error:
         raise DataDirectoryError(f"the data directory {directory} cannot be made: {error.strerror}") from None
     if not directory.is_dir():
@@ -106,9 +137,9 @@ def _refuse_foreign(directory: Path) -> None:
         )
 
 
-def _lock(descriptor: int, directory: Path) -> None:
+def _flock(descriptor: int, kind: int, directory: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         pid = os.pread(descriptor, _LONGEST_PID, 0).decode("ascii", "replace").strip()
         holder = f"pid {pid}" if pid.isdecimal() else "its pid is not known yet"
@@ -117,6 +148,10 @@ def _lock(descriptor: int, directory: Path) -> None:
         ) from None
     except OSError as error:
         raise DataDirectoryError(f"the data directory {directory} cannot be locked: {error.strerror}") from None
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    _flock(descriptor, fcntl.LOCK_EX, directory)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

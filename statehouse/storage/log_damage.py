@@ -46,11 +46,15 @@ ADVICE: Final = "nothing was changed; keep a copy of the data directory and rest
 
 @frozen
 class Fault:
-    """A record that is not what was written: where it begins, which commit it would be, what is wrong with it."""
+    """A record that is not what was written: where it begins, which commit it would be, what is wrong with it.
+
+    `chain_before` is the chain value before it, where that is known.
+    """
 
     offset: int
     commit_ts: int
     reason: str
+    chain_before: bytes = b""
 
 
 def damaged(path: str, fault: Fault, why: str = "") -> StoreDamagedError:
@@ -82,7 +86,29 @@ def is_a_hole(tail: bytes, fault: Fault) -> bool:
         return False
     first_border = _SECTOR_BYTES - fault.offset % _SECTOR_BYTES
     borders = [0, *range(first_border, stop, _SECTOR_BYTES), stop]
-    return any(not tail[start:end].strip(b"\0") for start, end in pairwise(borders))
+    if first_border < LENGTH_BYTES and _may_go_on(tail, stop):
+        # The part in the first sector is high bytes of the length, which are zeros as a rule; and the length is right.
+        del borders[0]
+    if all(tail[start:end].strip(b"\0") for start, end in pairwise(borders)):
+        return False
+    return not _verifies_with_another_length(tail, fault.chain_before)
+
+
+def _verifies_with_another_length(tail: bytes, chain_before: bytes) -> bool:
+    """Whether one bit of the length makes the record whole: it then only seems to reach into the zeros at the end."""
+    stored = tail[LENGTH_BYTES:RECORD_OVERHEAD_BYTES]
+    (length,) = LENGTH.unpack_from(tail)
+    for bit in range(LENGTH.size * 8):
+        field = LENGTH.pack(length ^ 1 << bit)
+        stop = RECORD_OVERHEAD_BYTES + ((length ^ 1 << bit) & MAX_PAYLOAD_BYTES)
+        if stop <= len(tail) and next_chain(chain_before, field, tail[RECORD_OVERHEAD_BYTES:stop]) == stored:
+            return True
+    return False
+
+
+def _may_go_on(tail: bytes, at: int) -> bool:
+    """Whether a record may begin there, or the end."""
+    return tail.startswith(PAYLOAD_START, at + RECORD_OVERHEAD_BYTES) or not any(tail[at : at + RECORD_OVERHEAD_BYTES])
 
 
 class _SearchExhaustedError(Exception):
@@ -128,7 +154,7 @@ class _Tail:
         bad_chain = self._tail[LENGTH_BYTES:RECORD_OVERHEAD_BYTES]
         at = self._next_candidate(1)
         while at is not None:
-            stop = self._stop_of(at)
+            stop = self._stop_of(at) or self._stop_of_flagged(at)
             passed = at
             if stop is not None:
                 flagged, passed = self._follow(bad_chain, at)
@@ -146,7 +172,8 @@ class _Tail:
 
     def _follow(self, chain: bytes, at: int) -> tuple[int | None, int]:
         """Walk the records that verify from `at` on: the first with AFTER_SYNC, and where the walk stopped."""
-        while (stop := self._stop_of(at)) is not None:
+        # What is behind a record is not looked at: power loss may have torn it, and this one verifies or does not.
+        while (stop := self._plausible_stop(at)) is not None:
             length_field, stored, payload = self._split(at, stop)
             self._spend(len(payload))
             if next_chain(chain, length_field, payload) != stored:
@@ -159,9 +186,24 @@ class _Tail:
     def _stop_of(self, at: int) -> int | None:
         """Where the record at `at` would end, if its first bytes and those behind its end look like records."""
         stop = self._plausible_stop(at)
-        if stop is not None and (stop >= self._written or self._plausible_stop(stop) is not None):
-            return stop
-        return None
+        if stop is None:
+            return None
+        goes_on = stop >= self._written or self._plausible_stop(stop) is not None or self._is_torn(stop)
+        return stop if goes_on else None
+
+    def _is_torn(self, at: int) -> bool:
+        """Whether the first bytes of a record at `at` look as if power loss had taken a sector that they are in."""
+        border = at + _SECTOR_BYTES - (self._offset + at) % _SECTOR_BYTES
+        stop = at + RECORD_OVERHEAD_BYTES + len(PAYLOAD_START)
+        return not any(self._tail[at:border]) or (border < stop and not any(self._tail[border:stop]))
+
+    def _stop_of_flagged(self, at: int) -> int | None:
+        """The same for a record that has AFTER_SYNC, whatever is behind it: a torn group leaves more than holes.
+
+        Not for long ones: four bytes that happen to read as such a length must be rare enough to be hashed for.
+        """
+        stop = self._plausible_stop(at)
+        return stop if stop is not None and self._is_flagged(at) and stop - at <= MIB else None
 
     def _plausible_stop(self, at: int) -> int | None:
         payload_at = at + RECORD_OVERHEAD_BYTES

@@ -81,7 +81,7 @@ class LogFetch:
         starts = self._starts
         index = bisect_right(starts, commit_ts)
         if not index:
-            raise StoreDamagedError(f"{self._directory}: no segment holds commit_ts {commit_ts}")
+            raise damaged(segment_path(self._directory, commit_ts), Fault(0, commit_ts, "no segment holds the commit"))
         return starts[index - 1], starts[index] if index < len(starts) else _NO_STOP
 
     def _read_span(self, first_ts: int, commit_ts: int, offset: int, size: int) -> bytes:

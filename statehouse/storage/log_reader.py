@@ -30,6 +30,7 @@ from statehouse.storage.log_format import (
 
 __all__ = [
     "SegmentScan",
+    "ViewAheadError",
     "ViewDisagreesError",
     "last_nonzero",
     "read_header",
@@ -42,6 +43,10 @@ _ZEROS: Final = bytes(_WINDOW_BYTES)
 
 class ViewDisagreesError(Exception):
     """The log's chain value at the view's watermark is not the view's, or is lost: the view must be rebuilt."""
+
+
+class ViewAheadError(ViewDisagreesError):
+    """The view has commits that power loss has taken from the log, as may happen without fsync."""
 
 
 def read_header(file: File, path: str, first_ts: int) -> SegmentHeader:
@@ -132,7 +137,7 @@ class SegmentScan:
             at = stop
 
     def _bad(self, reason: str) -> None:
-        self.fault = Fault(self.end, self.commit_ts + 1, reason)
+        self.fault = Fault(self.end, self.commit_ts + 1, reason, self.chain)
 
 
 def last_nonzero(file: File, start: int, stop: int) -> int | None:

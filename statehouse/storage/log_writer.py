@@ -7,7 +7,8 @@ Whatever fails leaves the log in one of two conditions: **exact** (as before the
 * The next segment cannot be made for want of room: the half-made file is removed. Exact.
 * A group cannot be written for want of room: zeros over what was written, synced. Exact, or poisoned if that fails.
 * A write fails in any other way, or any sync fails: poisoned. A failed sync is never tried again.
-* The caller could not apply a group that is appended: `roll_back` does the same as for want of room.
+* The caller could not apply a group that is appended: `roll_back` notes that (`taken_back`), and does the same as for
+  want of room. Exact, or poisoned if either fails.
 
 All state of the head lives here and nowhere else. One thread at a time calls what writes; `head` may be read by any.
 """
@@ -42,6 +43,7 @@ from statehouse.storage.segments import (
     segment_path,
     sync_or_fail,
 )
+from statehouse.storage.taken_back import TakenBackNote
 
 __all__ = ["LogWriter"]
 
@@ -62,6 +64,7 @@ class LogWriter:
         opened: OpenedLog,
         following: NextSegment,
         readers: SegmentReaders,
+        note: TakenBackNote,
         *,
         segment_bytes: int,
         max_bytes: int,
@@ -75,6 +78,7 @@ class LogWriter:
         self._active = opened.active
         self._next = following
         self._readers = readers
+        self._note = note
         self._store_id = opened.store_id
         self._unsynced = not fsync
         self._last: _LastAppend | None = None
@@ -111,7 +115,9 @@ class LogWriter:
         placements = self._placements(sizes)
         active, before = self._active, self.head
         try:
+            # failpoint: log.writing
             active.file.write_at(active.end, group)
+            # failpoint: log.written
         except OSError as error:
             if not is_full(error):
                 self._poison("a write to the event log failed", error)
@@ -134,6 +140,10 @@ class LogWriter:
         last, self._last = self._last, None
         if last is None:
             raise RuntimeError("there is no append to roll back")
+        try:
+            self._note.write(self.head, last.head_before)
+        except OSError as error:
+            self._poison("a group that is to be taken back could not be noted", error)
         self._erase(last.start, last.size)
         self._active.end = last.start
         self.size_bytes -= last.size
@@ -188,6 +198,7 @@ class LogWriter:
         if not self._unsynced:
             return
         try:
+            # failpoint: log.syncing
             self._active.file.sync()
         except OSError as error:
             self._poison("a sync of the event log failed", error)
@@ -196,7 +207,9 @@ class LogWriter:
     def _erase(self, start: int, size: int) -> None:
         """Zeros over a group, synced: a reader must never find it again."""
         try:
+            # failpoint: log.erasing
             zero_range(self._active.file, start, start + size)
+            # failpoint: log.erased
             self._active.file.sync()
         except OSError as error:
             self._poison("a group could not be taken back from the event log", error)
@@ -219,6 +232,7 @@ class LogWriter:
     def _rotate(self, capacity: int) -> None:
         # Also without fsync: only the last segment may have a torn tail.
         self._sync_active()
+        # failpoint: rotation.begun
         old, first_ts = self._active, self.head.commit_ts + 1
         try:
             header = SegmentHeader(self._store_id, first_ts, self.head.chain)
@@ -231,6 +245,7 @@ class LogWriter:
             self._poison("the event log's next segment could not be made", error)
         self._last = None
         self._active = ActiveSegment(first_ts, file, segment_path(self._directory, first_ts), HEADER_BYTES, capacity)
+        # failpoint: rotation.installed
         try:
             if old.first_ts == first_ts:
                 # The old one had no record yet and was too small for this group: the new one has taken its place.
@@ -245,7 +260,9 @@ class LogWriter:
 
     def _trim(self, sealed: ActiveSegment) -> None:
         try:
+            # failpoint: rotation.trimming
             sealed.file.truncate(sealed.end)
+            # failpoint: rotation.trimmed
             sync_or_fail(sealed.file.sync)
         except OSError as error:
             # Copy-on-write file systems need room to free room. Zeros there are legal, and the next open trims them.

@@ -5,7 +5,7 @@ for it the old values of the keys that it changes (once a key), and reading merg
 is there now. So opening one costs nothing, and keeping one open costs what is written meanwhile.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import groupby, islice
 from threading import RLock
@@ -144,6 +144,9 @@ class MemorySnapshot:
     def get(self, key: bytes) -> bytes | None:
         return self._map.get(key, self._moment)
 
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self._map.get(key, self._moment) for key in keys]
+
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Rows:
         return self._map.scan(self._moment, start, stop, reverse=reverse, ends_moment=False)
 
@@ -159,6 +162,9 @@ class MemoryView:
 
     def get(self, key: bytes) -> bytes | None:
         return self._map.get(key, None)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self._map.get(key, None) for key in keys]
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Rows:
         return self._map.scan(self._map.open_moment(), start, stop, reverse=reverse, ends_moment=True)

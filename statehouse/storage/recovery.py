@@ -17,13 +17,15 @@ from statehouse.limits import SEGMENT_BYTES, VIEW_REOPEN_BYTES
 from statehouse.storage.candidates import RecoveryReporter, Source, StorePlace, first_that_serves
 from statehouse.storage.commit import FORMAT_VERSION, watermark
 from statehouse.storage.disk import is_full
-from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, ViewDisagreesError
+from statehouse.storage.event_log import EventLog, LogHead, LogRecordAt, ViewDisagreesError, stored_id
 from statehouse.storage.folding import LogFolder
 from statehouse.storage.keys import WATERMARK_KEY
 from statehouse.storage.snapshot_keeper import SnapshotKeeper
-from statehouse.storage.snapshots import list_snapshots, snapshot_commit_ts
+from statehouse.storage.snapshots import list_snapshots, set_aside_ahead, snapshot_commit_ts, witnessed_ts
 from statehouse.storage.store import Store
+from statehouse.storage.taken_back import taken_back_to
 from statehouse.storage.v1.log_pb2 import Watermark
+from statehouse.storage.verification import StoreMoment
 from statehouse.storage.view import View, ViewDamagedError, ViewError, ViewWriteError
 
 __all__ = ["OpenedStore", "Recovery", "RecoveryReporter", "StorePlace", "StoreSettings", "open_store"]
@@ -65,6 +67,18 @@ class OpenedStore:
     store: Store
     snapshots: SnapshotKeeper
     recovery: Recovery
+    place: StorePlace
+
+    def moment(self) -> StoreMoment:
+        """What a verification needs, as of now; whoever asked closes its view. Raises what `Store.moment` raises."""
+        view, head = self.store.moment()
+        return StoreMoment(
+            disk=self.place.disk,
+            log_directory=self.place.log_directory,
+            snapshot_directory=self.place.snapshot_directory,
+            view=view,
+            served_head=head,
+        )
 
 
 def open_store(
@@ -100,29 +114,39 @@ def _open_on(
     reporter: RecoveryReporter,
 ) -> OpenedStore:
     """Open the log and bring one candidate up to it."""
-    known_good = _watermark(view)
+    found = _watermark(view)
+    view_head = None if found is None else LogHead(found.commit_ts, found.chain)
+    back_to = None if view_head is None else taken_back_to(place.disk, place.log_directory, view_head)
     folder = LogFolder(view)
+    follower = _Follower(
+        folder,
+        reporter,
+        in_view=view_head if back_to is not None else None,
+        view_format=FORMAT_VERSION if found is None else found.format_version,
+    )
     with ExitStack() as on_failure:
         log = EventLog.open(
             place.disk,
             place.log_directory,
             segment_bytes=settings.segment_bytes,
             max_bytes=settings.max_bytes,
-            known_good=None if known_good is None else LogHead(known_good.commit_ts, known_good.chain),
+            # A view with a group that may have been taken back still has all that was answered before.
+            known_good=view_head if back_to is None else back_to,
             verify_all=settings.verify_all,
             fsync=settings.fsync,
             report=reporter.tail_cut,
             new_store_id=new_store_id,
-            on_record=_Follower(folder, reporter),
-            synced_ts=_newest_snapshot_ts(place) if settings.fsync else 0,
+            on_record=follower,
+            synced_ts=_synced_ts(place) if settings.fsync else 0,
         )
         on_failure.callback(log.close)
+        follower.finish()  # only now: a view is not given up for a log that is refused
         folder.flush()
         newest = _watermark(view)
         if newest is None:  # the log is empty: the view says so, or the next start would not trust it
             view.apply([(WATERMARK_KEY, watermark(0, log.head.chain, 0))])
-        if not settings.fsync:
-            _set_aside_ahead(place, log.head.commit_ts)
+            # failpoint: recover.watermark_written
+        _set_aside_ahead(place, log.head.commit_ts)
         store = Store(
             log,
             view,
@@ -137,32 +161,38 @@ def _open_on(
             interval_commits=settings.snapshot_interval,
             keep=settings.snapshots_keep,
         )
+        # failpoint: recover.opened
         on_failure.pop_all()
     recovery = Recovery(source=source, head_ts=log.head.commit_ts, applied=folder.records)
-    return OpenedStore(store, snapshots, recovery)
+    return OpenedStore(store, snapshots, recovery, place)
+
+
+def _synced_ts(place: StorePlace) -> int:
+    return witnessed_ts(place.disk, place.snapshot_directory, stored_id(place.disk, place.log_directory))
 
 
 def _set_aside_ahead(place: StorePlace, head_ts: int) -> None:
-    """Rename snapshots of commits that were lost: with fsync on again, one would have the log refused."""
+    """Rename snapshots of commits that this log does not have.
+
+    Without fsync they were lost, and with fsync on again such a snapshot would have the log refused. With fsync they
+    are another store's, or by another name than their own: the next snapshot would not be due before theirs.
+    """
     for path in list_snapshots(place.disk, place.snapshot_directory):
         if snapshot_commit_ts(path) > head_ts:
-            place.disk.rename(path, f"{path}.ahead")
-
-
-def _newest_snapshot_ts(place: StorePlace) -> int:
-    """The newest commit that a snapshot has: a snapshot is made of a view, and a view of records that were synced."""
-    newest = next(iter(list_snapshots(place.disk, place.snapshot_directory)), None)
-    return 0 if newest is None else snapshot_commit_ts(newest)
+            set_aside_ahead(place.disk, path)
 
 
 def _reopen(place: StorePlace, reporter: RecoveryReporter, log: EventLog, failed: View) -> View:
     """Open a view anew after a batch failed, and bring it up to the log: nothing else may be written meanwhile.
 
-    Without the room that opening may take, the failed view stays as it is: it can still be read.
+    Without the room that opening may take, or when its folder takes no writes, the failed view stays as it is: it can
+    still be read.
     """
     if place.disk.free_bytes(place.log_directory) < VIEW_REOPEN_BYTES:
         raise ViewWriteError("there is no room to open the view anew", full=True)
+    place.view.check_writable()
     failed.close()
+    # failpoint: mend.closed
     return first_that_serves(place, reporter, lambda _, view: _caught_up(view, log))
 
 
@@ -187,16 +217,45 @@ def _caught_up(view: View, log: EventLog) -> View:
 
 
 class _Follower:
-    """Folds what the log gives it, and says how far it is."""
+    """Folds what the log gives it, and says how far it is.
 
-    def __init__(self, folder: LogFolder, reporter: RecoveryReporter) -> None:
+    `in_view`: the end of a group that the view has and the log may not; it is looked for before anything is folded.
+    Nothing is folded into a view of an older format: it only bears witness to how far the log goes.
+    """
+
+    def __init__(
+        self, folder: LogFolder, reporter: RecoveryReporter, *, in_view: LogHead | None, view_format: int
+    ) -> None:
         self._folder = folder
         self._reporter = reporter
+        self._awaited = in_view
+        self._view_format = view_format
 
     def __call__(self, record: LogRecordAt) -> None:
+        if self._awaited is not None:
+            if (record.commit_ts, record.chain) == (self._awaited.commit_ts, self._awaited.chain):
+                self._awaited = None  # the log has the group after all
+            return
+        if self._view_format != FORMAT_VERSION:
+            return
         self._folder.add(record)
         if self._folder.records % PROGRESS_RECORDS == 0:
             self._reporter.progress(self._folder.records, record.commit_ts)
+
+    def finish(self) -> None:
+        """The log is at its end: ViewDisagreesError when it does not have what the view has.
+
+        ViewDamagedError when the view is of an older format.
+        """
+        if self._awaited is not None:
+            raise ViewDisagreesError(
+                f"the view has commit_ts {self._awaited.commit_ts}, which was taken back and never answered"
+            )
+        if self._view_format != FORMAT_VERSION:
+            raise ViewDamagedError(
+                f"the view is of format {self._view_format}, and this version uses {FORMAT_VERSION}: it is made anew "
+                "from the log"
+            )
 
 
 def _watermark(view: View) -> Watermark | None:

@@ -2,19 +2,21 @@
 
 A section is a `statehouse.v1.ReplayEvent`, encoded in two halves that are joined by concatenation:
 
-    operations (3)* | namespace (100) | agent_id (101) | txn_id (1)     by the partition: `section_body`
-    commit_ts (2) | committed_at (102)                                  by the sequencer: `stamp`
+    operations (3)* | namespace (100) | agent_id (101) | txn_id (1) | metadata (103)*   by the partition: `section_body`
+    commit_ts (2) | committed_at (102)                                                  by the sequencer: `stamp`
 
-A record of the log is a `LogRecord`: its sections, one after the other (`record_of`, `sections_of`). A
-transaction that touched no agent has one section with neither operations nor names.
+A record of the log is a `LogRecord`: its sections, one after the other (`record_of`, `sections_of`), and what the
+commit noted besides (`record_notes.py`). A transaction that touched no agent has one section with neither operations
+nor names.
 
 Reading gives offsets, not values: the view points at a value's bytes in the log, and a `Struct` is never
 decoded on its way through storage. Writing and reading give the same `SectionOperation`s, so that a
 commit and its recovery can share everything that follows. Fields that a later version adds are stepped over.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from statehouse.storage.wire import (
@@ -23,8 +25,9 @@ from statehouse.storage.wire import (
     WireError,
     fields,
     length_delimited,
-    read_varint,
+    read_short,
     tag,
+    timestamp,
     varint,
 )
 from statehouse.types import AgentId
@@ -36,29 +39,32 @@ _OPERATIONS: Final = 3
 _NAMESPACE: Final = 100
 _AGENT_ID: Final = 101
 _COMMITTED_AT: Final = 102
+_METADATA: Final = 103
 
 _KEY: Final = 1
 _VALUE: Final = 2
 _VERSION: Final = 3
+_TTL: Final = 100
+_EXPIRED: Final = 101
 
-_SECONDS: Final = 1
-_NANOS: Final = 2
-_NS_PER_S: Final = 1_000_000_000
+_NAME: Final = 1
+_TEXT: Final = 2
 
 _OPERATIONS_TAG: Final = tag(_OPERATIONS, LENGTH_DELIMITED)
 _KEY_TAG: Final = tag(_KEY, LENGTH_DELIMITED)
 _VALUE_TAG: Final = tag(_VALUE, LENGTH_DELIMITED)
 _VERSION_TAG: Final = tag(_VERSION, VARINT)
+_TTL_TAG: Final = tag(_TTL, VARINT)
+_EXPIRED_FIELD: Final = tag(_EXPIRED, VARINT) + varint(1)
 _OPERATIONS_BYTE: Final = _OPERATIONS_TAG[0]
 _KEY_BYTE: Final = _KEY_TAG[0]
 _VALUE_BYTE: Final = _VALUE_TAG[0]
 _VERSION_BYTE: Final = _VERSION_TAG[0]
 _COMMIT_TS_TAG: Final = tag(_COMMIT_TS, VARINT)
-_COMMITTED_AT_TAG: Final = tag(_COMMITTED_AT, LENGTH_DELIMITED)
-_SECONDS_TAG: Final = tag(_SECONDS, VARINT)
-_NANOS_TAG: Final = tag(_NANOS, VARINT)
 
 _SECTION_TAG: Final = tag(1, LENGTH_DELIMITED)
+FOR_GOOD: Final[Mapping[int, int]] = MappingProxyType({})
+"""The TTLs of operations of which none has one."""
 
 
 # Named tuples rather than attrs classes: recovery makes one of each for every event, and they cost a third.
@@ -72,6 +78,8 @@ class SectionOperation(NamedTuple):
     value_offset: int | None
     """Where the bytes of the value (a serialized Struct) begin; None: the key was deleted."""
     value_length: int
+    ttl_s: int = 0
+    """So many seconds after its commit the value expires; 0: never."""
 
 
 class Section(NamedTuple):
@@ -94,12 +102,19 @@ class SectionBody(NamedTuple):
 # Writing
 
 
-def encode_operation(key: bytes, value: bytes | None, version: int) -> bytes:
-    """One operation, as a field of its section. `value` is a serialized Struct, None for a delete."""
+def encode_operation(key: bytes, value: bytes | None, version: int, ttl_s: int = 0, *, expired: bool = False) -> bytes:
+    """One operation, as a field of its section. `value` is a serialized Struct, None for a delete.
+
+    `expired`: what is deleted had expired.
+    """
     operation = _KEY_TAG + varint(len(key)) + key
     if value is not None:
         operation += _VALUE_TAG + varint(len(value)) + value
     operation += _VERSION_TAG + varint(version)
+    if ttl_s:
+        operation += _TTL_TAG + varint(ttl_s)
+    if expired:
+        operation += _EXPIRED_FIELD
     return _OPERATIONS_TAG + varint(len(operation)) + operation
 
 
@@ -108,27 +123,51 @@ def agent_fields(agent: AgentId) -> bytes:
     return length_delimited(_NAMESPACE, agent.namespace.encode()) + length_delimited(_AGENT_ID, agent.agent_id.encode())
 
 
-def section_body(agent: bytes, txn_id: str, operations: Sequence[tuple[bytes, bytes | None, int]]) -> SectionBody:
+def metadata_fields(metadata: Mapping[str, str]) -> bytes:
+    """What the client said of a commit, as fields of its sections: the same for all of them, so it is encoded once."""
+    return b"".join(length_delimited(_METADATA, metadata_entry(*entry)) for entry in sorted(metadata.items()))
+
+
+def metadata_entry(name: str, value: str) -> bytes:
+    """The one form in which a section has an entry of the metadata: an entry of a protobuf map."""
+    return length_delimited(_NAME, name.encode()) + length_delimited(_TEXT, value.encode())
+
+
+def section_body(
+    agent: bytes,
+    txn_id: str,
+    operations: Sequence[tuple[bytes, bytes | None, int]],
+    metadata: bytes = b"",
+    ttls_s: Mapping[int, int] = FOR_GOOD,
+    *,
+    expired: bool = False,
+) -> SectionBody:
     """The partition's half of a section.
 
     `agent` is what `agent_fields` gave (empty for a transaction without operations), `operations` are (key,
-    serialized Struct or None, version) in the order in which they were staged.
+    serialized Struct or None, version) in the order in which they were staged, `metadata` what `metadata_fields` gave.
+    `ttls_s` has the TTLs of those operations that have one, by their place; `expired`: what they delete had expired.
     """
     pieces: list[bytes] = []
     placed: list[SectionOperation] = []
     size = 0
+    encode = partial(encode_operation, expired=True) if expired else encode_operation
+    has_ttls = bool(ttls_s)
     for key, value, version in operations:
-        piece = encode_operation(key, value, version)
+        ttl_s = ttls_s.get(len(placed), 0) if has_ttls else 0
+        piece = encode(key, value, version, ttl_s)
         pieces.append(piece)
         size += len(piece)
         if value is None:
             placed.append(SectionOperation(key, version, None, 0))
         else:
-            # The version stands between the value and the operation's end.
+            # The version, and the TTL, stand between the value and the operation's end.
             behind = 2 if version < 0x80 else 1 + len(varint(version))
-            placed.append(SectionOperation(key, version, size - behind - len(value), len(value)))
+            behind += len(_TTL_TAG + varint(ttl_s)) if ttl_s else 0
+            placed.append(SectionOperation(key, version, size - behind - len(value), len(value), ttl_s))
     pieces.append(agent)
     pieces.append(length_delimited(_TXN_ID, txn_id.encode()))
+    pieces.append(metadata)
     return SectionBody(b"".join(pieces), placed)
 
 
@@ -139,13 +178,7 @@ def stamp(commit_ts: int, committed_at_ns: int) -> bytes:
 
 @lru_cache(maxsize=1)  # a group of commits has one time
 def _committed_at(time_ns: int) -> bytes:
-    seconds, nanos = divmod(time_ns, _NS_PER_S)
-    time = b""
-    if seconds:
-        time += _SECONDS_TAG + varint(seconds)
-    if nanos:
-        time += _NANOS_TAG + varint(nanos)
-    return _COMMITTED_AT_TAG + varint(len(time)) + time
+    return length_delimited(_COMMITTED_AT, timestamp(time_ns))
 
 
 def record_of(sections: Sequence[bytes]) -> tuple[bytes, list[int]]:
@@ -210,47 +243,42 @@ def _walk_operations(section: bytes, base: int, operations: list[SectionOperatio
     position = 0
     try:
         while section[position] == _OPERATIONS_BYTE:
-            length, first = _read_short(section, position + 1)
+            length, first = read_short(section, position + 1)
             end = first + length
             if section[first] != _KEY_BYTE:
                 break
-            key_length, first = _read_short(section, first + 1)
+            key_length, first = read_short(section, first + 1)
             here = first + key_length
             key = section[first:here]
             value_offset: int | None = None
             value_length = 0
             if section[here] == _VALUE_BYTE:
-                value_length, value_offset = _read_short(section, here + 1)
+                value_length, value_offset = read_short(section, here + 1)
                 here = value_offset + value_length
                 value_offset += base
             if section[here] != _VERSION_BYTE:
                 break
-            version, here = _read_short(section, here + 1)
+            version, here = read_short(section, here + 1)
+            ttl_s = 0
             if here != end:
-                break
-            operations.append(SectionOperation(key, version, value_offset, value_length))
+                if section.startswith(_TTL_TAG, here):
+                    ttl_s, here = read_short(section, here + len(_TTL_TAG))
+                elif section.startswith(_EXPIRED_FIELD, here):
+                    here += len(_EXPIRED_FIELD)
+                if here != end:
+                    break
+            operations.append(SectionOperation(key, version, value_offset, value_length, ttl_s))
             position = end
     except IndexError:
         pass  # the section ends within an operation: `fields` says how
     return position
 
 
-def _read_short(buffer: bytes, start: int) -> tuple[int, int]:
-    """`read_varint`, quick for one and two bytes. Raises IndexError at the buffer's end."""
-    number = buffer[start]
-    if number < 0x80:
-        return number, start + 1
-    byte = buffer[start + 1]
-    if byte < 0x80:
-        return number & 0x7F | byte << 7, start + 2
-    return read_varint(buffer, start)
-
-
 def _walk_operation(section: bytes, start: int, end: int, base: int) -> SectionOperation:
     key = b""
     version = 0
     value_offset: int | None = None
-    value_length = 0
+    value_length = ttl_s = 0
     for number, wire_type, first, last in fields(section, start, end):
         if wire_type == LENGTH_DELIMITED:
             if number == _KEY:
@@ -259,17 +287,6 @@ def _walk_operation(section: bytes, start: int, end: int, base: int) -> SectionO
                 value_offset, value_length = base + first, last - first
         elif number == _VERSION and wire_type == VARINT:
             version = first
-    return SectionOperation(key, version, value_offset, value_length)
-
-
-def committed_at_ns(section: bytes) -> int:
-    """When the section's transaction was committed, in nanoseconds since 1970. Raises `WireError`."""
-    seconds = nanos = 0
-    for number, wire_type, start, end in fields(section, 0, len(section)):
-        if number == _COMMITTED_AT and wire_type == LENGTH_DELIMITED:
-            for part, part_type, value, _ in fields(section, start, end):
-                if part_type == VARINT and part == _SECONDS:
-                    seconds = value
-                elif part_type == VARINT and part == _NANOS:
-                    nanos = value
-    return seconds * _NS_PER_S + nanos
+        elif number == _TTL and wire_type == VARINT:
+            ttl_s = first
+    return SectionOperation(key, version, value_offset, value_length, ttl_s)

@@ -6,6 +6,8 @@ therefore always whole: header synced, space allocated. `SegmentReaders` owns ev
 segment's own handle, for writing, is the EventLog's.
 """
 
+import errno
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -78,11 +80,13 @@ class NextSegment:
                 return
             file = self._make(size_bytes)
             try:
+                # failpoint: segment.preparing
                 file.sync()
             except OSError:
                 self._discard(file)
                 raise
             self._prepared = file, size_bytes
+            # failpoint: segment.prepared
 
     def install(self, header: SegmentHeader, size_bytes: int) -> tuple[File, int]:
         """Give the prepared segment, or a new one of at least `size_bytes`, its header and its name, durably.
@@ -93,8 +97,11 @@ class NextSegment:
             file, capacity = self._take(size_bytes)
             try:
                 file.write_at(0, encode_header(header))
+                # failpoint: segment.header_written
                 sync_or_fail(file.sync)
+                # failpoint: segment.header_synced
                 self._disk.rename(self._path, segment_path(self._directory, header.first_ts))
+                # failpoint: segment.renamed
             except (OSError, SyncFailedError):
                 self._discard(file)
                 raise
@@ -143,12 +150,19 @@ class NextSegment:
         # costs a journal commit (measured; see docs/formats.md).
         file = self._disk.open(self._path, create=True)
         try:
+            self._check_room(size_bytes)
             for offset in range(0, size_bytes, MIB):
                 file.write_at(offset, _ZEROS[: size_bytes - offset])
+                # failpoint: segment.zeros_written
         except OSError:
             self._discard(file)
             raise
         return file
+
+    def _check_room(self, size_bytes: int) -> None:
+        # Found out by writing, it would take the last room from the commits, and from everybody, at each attempt.
+        if self._disk.free_bytes(self._directory) < size_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
 
     def _discard(self, file: File) -> None:
         with suppress(OSError):  # the failure that led here is the one to tell; the next open removes the file too

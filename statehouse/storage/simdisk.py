@@ -2,8 +2,8 @@
 
 Every file remembers, for each sector written since its last sync, what the sector held before; every directory
 remembers the creates, renames and removes since its last sync. `SimulatedDisk.crash` draws a disk as it may be found
-after power loss: any subset of those sectors, any subset of those entries. Tests inject faults (`fail_next`,
-`flip_bit`, `capacity_bytes`); without any it is the store behind STATEHOUSE_USE_MEMORY.
+after power loss: some of those sectors, some of those entries. Tests inject faults (`fail_next`, `flip_bit`,
+`capacity_bytes`); without any it is the store behind STATEHOUSE_USE_MEMORY.
 
 One lock guards a whole disk; all methods may be called from any thread.
 """
@@ -17,7 +17,7 @@ from typing import Final
 
 from attrs import define
 
-from statehouse.storage.simmedium import DirectoryOnMedium, FileOnMedium, used_bytes
+from statehouse.storage.simmedium import TEARS_BYTES, DirectoryOnMedium, FileOnMedium, used_bytes
 
 __all__ = ["SimulatedDisk", "SimulatedFile"]
 
@@ -207,8 +207,12 @@ class SimulatedDisk:
         """
         with self.lock:
             disk = SimulatedDisk(capacity_bytes=self.capacity_bytes)
-            disk._root = self._root.after_crash(rng, {})
+            disk._root = self._root.after_crash(rng, rng.choice(TEARS_BYTES), {})
             return disk
+
+    def content(self, path: str) -> bytes:
+        """A file as it is seen, for whoever looks on: not an operation."""
+        return bytes(self._file(path).content)
 
     def fail_next(
         self, operation: str, error: OSError, *, after: int = 0, path: str | None = None, partial_bytes: int = 0

@@ -1,9 +1,9 @@
 """What a SimulatedDisk holds: files and directories that tell written from synced, and what power loss leaves of them.
 
-A disk reorders and tears: sectors of 512 bytes reach the medium one by one and in no order; a file's size and its name
-are not durable because its bytes are; a sync that fails leaves pages that the next sync takes for clean, so that it
-succeeds and the bytes are gone all the same. Each of these has lost somebody's data, and each is modelled here. The
-lock, the paths and the faults are `statehouse.storage.simdisk`'s.
+A disk reorders and tears: sectors, of 512 bytes or of 4,096, reach the medium one by one, in the order in which they
+were written or in none; a file's size and its name are not durable because its bytes are; a sync that fails leaves
+pages that the next sync takes for clean, so that it succeeds and the bytes are gone all the same. Each of these has
+lost somebody's data, and each is modelled here. The lock, the paths and the faults are `statehouse.storage.simdisk`'s.
 """
 
 from random import Random
@@ -11,9 +11,11 @@ from typing import Final, TypeAlias
 
 from attrs import define, field
 
-__all__ = ["SECTOR_BYTES", "DirectoryOnMedium", "FileOnMedium", "used_bytes"]
+__all__ = ["SECTOR_BYTES", "TEARS_BYTES", "DirectoryOnMedium", "FileOnMedium", "used_bytes"]
 
 SECTOR_BYTES: Final = 512
+TEARS_BYTES: Final = (512, 4096)
+"""What disks write whole or not at all: one of these, for a whole disk."""
 
 Node: TypeAlias = "FileOnMedium | DirectoryOnMedium"
 
@@ -64,17 +66,25 @@ class FileOnMedium:
             held[at] ^= 1 << bit
             self.before[sector] = bytes(held)
 
-    def after_crash(self, rng: Random) -> "FileOnMedium":
+    def after_crash(self, rng: Random, tear_bytes: int) -> "FileOnMedium":
         written = len(self.content)
         size = rng.choice((self.synced_size, written, rng.randint(*sorted((self.synced_size, written)))))
         found = bytearray(self.content[:size])
         found.extend(bytes(size - len(found)))
-        kept = _share(rng)
+        lost = self._lost(rng, tear_bytes // SECTOR_BYTES)
         for sector, held in self.before.items():
             start = sector * SECTOR_BYTES
-            if rng.random() >= kept and start < size:
+            if start // tear_bytes in lost and start < size:
                 found[start : start + SECTOR_BYTES] = held.ljust(SECTOR_BYTES, b"\0")[: size - start]
         return FileOnMedium(found, len(found))
+
+    def _lost(self, rng: Random, tear_sectors: int) -> set[int]:
+        """What the medium did not get of the tears that were written, each of so many sectors."""
+        tears = list(dict.fromkeys(sector // tear_sectors for sector in self.before))
+        kept = _share(rng)
+        if rng.random() < 0.5:
+            return {tear for tear in tears if rng.random() >= kept}
+        return set(tears[round(kept * len(tears)) :])  # they were first touched in this order
 
 
 @define(eq=False)
@@ -94,7 +104,7 @@ class DirectoryOnMedium:
         self.synced = dict(self.entries)
         self.changes.clear()
 
-    def after_crash(self, rng: Random, found: dict[int, Node]) -> "DirectoryOnMedium":
+    def after_crash(self, rng: Random, tear_bytes: int, found: dict[int, Node]) -> "DirectoryOnMedium":
         entries = dict(self.synced)
         kept = _share(rng)
         for gone, come, node in self.changes:
@@ -104,7 +114,9 @@ class DirectoryOnMedium:
             # One file that is found under two names is one file: both names of a rename may have been kept.
             if id(node) not in found:
                 found[id(node)] = (
-                    node.after_crash(rng) if isinstance(node, FileOnMedium) else node.after_crash(rng, found)
+                    node.after_crash(rng, tear_bytes)
+                    if isinstance(node, FileOnMedium)
+                    else node.after_crash(rng, tear_bytes, found)
                 )
             entries[name] = found[id(node)]
         return DirectoryOnMedium(entries, dict(entries))

@@ -27,11 +27,19 @@ from statehouse.storage.keys import EVERYTHING
 from statehouse.storage.v1.log_pb2 import SnapshotHeader
 from statehouse.storage.view import Row, ViewSnapshot
 
-__all__ = ["FORMAT_VERSION", "MAGIC", "SnapshotDamagedError", "SnapshotReader", "SnapshotWriter", "row_blocks"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MAGIC",
+    "SnapshotDamagedError",
+    "SnapshotOutdatedError",
+    "SnapshotReader",
+    "SnapshotWriter",
+    "row_blocks",
+]
 
 MAGIC: Final = b"SHSNAP\r\n"
-FORMAT_VERSION: Final = 1
-"""Of the file and of the rows in it: a view of another format is not read."""
+FORMAT_VERSION: Final = 2
+"""Of the rows in the file. The file itself is as it was in format 1, so that an older one can still be checked."""
 
 _BLOCK_HEAD: Final = Struct(">II")
 _LENGTH: Final = Struct(">I")
@@ -52,6 +60,15 @@ class SnapshotDamagedError(Exception):
         super().__init__(f"snapshot {path} is damaged at offset {offset}: {what}")
         self.path = path
         self.offset = offset
+        self.what = what
+
+
+class SnapshotOutdatedError(Exception):
+    """The rows are of an older format: no view is made of them. Internal to storage: use another one, or the log."""
+
+    def __init__(self, path: str, version: int) -> None:
+        super().__init__(f"snapshot {path} is of format {version}, and this version uses {FORMAT_VERSION}")
+        self.path = path
 
 
 class SnapshotWriter:
@@ -125,7 +142,7 @@ class SnapshotReader:
         self._offset = 0
 
     def header(self) -> SnapshotHeader:
-        """The header; SnapshotDamagedError also for a format that this version does not read."""
+        """The header, which may be of an older format; SnapshotDamagedError also for a format not known here."""
         if self._take(len(MAGIC)) != MAGIC:
             raise SnapshotDamagedError(self._path, 0, "it does not begin as a snapshot does")
         offset = self._offset
@@ -133,7 +150,7 @@ class SnapshotReader:
             header = SnapshotHeader.FromString(self._block())
         except DecodeError as error:
             raise SnapshotDamagedError(self._path, offset, "its header is not a SnapshotHeader") from error
-        if header.format_version != FORMAT_VERSION:
+        if not 0 < header.format_version <= FORMAT_VERSION:
             versions = f"it has format {header.format_version}, and this version reads {FORMAT_VERSION}"
             raise SnapshotDamagedError(self._path, offset, versions)
         return header

@@ -9,7 +9,6 @@ from contextlib import closing
 
 import structlog
 
-from statehouse.errors import StorageError
 from statehouse.storage.disk import Disk
 from statehouse.storage.keys import WATERMARK_KEY
 from statehouse.storage.snapshot_format import FORMAT_VERSION
@@ -59,7 +58,7 @@ class SnapshotKeeper:
                 )
                 written = write_snapshot(self._disk, self._directory, view, header, _no_progress)
             except ViewError as error:
-                raise StorageError(f"the view could not be read for a snapshot: {error}") from error
+                raise self._store.snapshot_unreadable(error) from error
         self._last_ts, self._last_bytes, self._log_bytes_then = written.commit_ts, written.size_bytes, log_bytes
         log.info(
             "snapshot written",
@@ -77,5 +76,9 @@ def _no_progress(rows: int, size_bytes: int) -> None:
 
 
 def _size_bytes(disk: Disk, path: str) -> int:
-    with closing(disk.open(path, read_only=True)) as file:
-        return file.size()
+    """0 for a snapshot that cannot be read: the next one is then due for the commits alone."""
+    try:
+        with closing(disk.open(path, read_only=True)) as file:
+            return file.size()
+    except OSError:
+        return 0

@@ -19,19 +19,29 @@ from google.protobuf.message import DecodeError
 
 from statehouse.storage.disk import Disk
 from statehouse.storage.keys import WATERMARK_KEY
-from statehouse.storage.snapshot_format import SnapshotDamagedError, SnapshotReader, SnapshotWriter, row_blocks
+from statehouse.storage.snapshot_format import (
+    FORMAT_VERSION,
+    SnapshotDamagedError,
+    SnapshotOutdatedError,
+    SnapshotReader,
+    SnapshotWriter,
+    row_blocks,
+)
 from statehouse.storage.v1.log_pb2 import SnapshotHeader, Watermark
 from statehouse.storage.view import ViewSnapshot, Write
 
 __all__ = [
     "SnapshotDamagedError",
     "SnapshotFile",
+    "SnapshotOutdatedError",
     "SnapshotsPruned",
     "list_snapshots",
     "load_snapshot",
     "prune_snapshots",
+    "set_aside_ahead",
     "snapshot_commit_ts",
     "verify_snapshot",
+    "witnessed_ts",
     "write_snapshot",
 ]
 
@@ -88,13 +98,17 @@ def write_snapshot(
         with closing(disk.open(unfinished, create=True)) as file:
             writer = SnapshotWriter(file)
             writer.begin(header)
+            # failpoint: snapshot.begun
             with closing(row_blocks(view)) as blocks:
                 for block, count in blocks:
                     writer.rows(block, count)
+                    # failpoint: snapshot.block_written
                     progress(writer.row_count, writer.size_bytes)
             writer.end()
+            # failpoint: snapshot.ended
         disk.rename(unfinished, path)
         renamed = True
+        # failpoint: snapshot.renamed
         disk.sync_dir(directory)
     finally:
         if not renamed:
@@ -103,15 +117,28 @@ def write_snapshot(
     return SnapshotFile(path, commit_ts, writer.row_count, writer.size_bytes)
 
 
-def load_snapshot(disk: Disk, path: str, apply: Callable[[list[Write]], None]) -> SnapshotHeader:
+def load_snapshot(
+    disk: Disk, path: str, apply: Callable[[list[Write]], None], *, store_id: bytes | None = None
+) -> SnapshotHeader:
     """Give every row of a snapshot to `apply`, a block at a time and the watermark last, and return its header.
 
-    Raises `SnapshotDamagedError` when anything is not as it was written: the caller throws away what was applied
-    before that. What `apply` raises passes, and OSError when the file cannot be read.
+    Raises `SnapshotDamagedError` when anything is not as it was written, or, with `store_id`, when another store wrote
+    it: the caller throws away what was applied before that. `SnapshotOutdatedError` when the rows are of an older
+    format; nothing was applied then. What `apply` raises passes, and OSError when the file cannot be read.
     """
+    return _load(disk, path, apply, store_id=store_id, may_be_outdated=False)
+
+
+def _load(
+    disk: Disk, path: str, apply: Callable[[list[Write]], None], *, store_id: bytes | None, may_be_outdated: bool
+) -> SnapshotHeader:
     with closing(disk.open(path, read_only=True)) as file:
         reader = SnapshotReader(file, path)
         header = _header(reader, path)
+        if store_id is not None and header.store_id != store_id:
+            raise SnapshotDamagedError(path, 0, "it is of another store")
+        if header.format_version != FORMAT_VERSION and not may_be_outdated:
+            raise SnapshotOutdatedError(path, header.format_version)
         watermark: bytes | None = None
         for rows in reader.rows():
             writes: list[Write] = [row for row in rows if row[0] != WATERMARK_KEY]
@@ -125,8 +152,16 @@ def load_snapshot(disk: Disk, path: str, apply: Callable[[list[Write]], None]) -
 
 
 def verify_snapshot(disk: Disk, path: str) -> SnapshotHeader:
-    """Check every byte of a snapshot without using any. Raises `SnapshotDamagedError`, and OSError."""
-    return load_snapshot(disk, path, lambda _: None)
+    """Check every byte of a snapshot, of any format that there was, without using any.
+
+    Raises `SnapshotDamagedError`, and OSError.
+    """
+    return _load(disk, path, lambda _: None, store_id=None, may_be_outdated=True)
+
+
+def set_aside_ahead(disk: Disk, path: str) -> None:
+    """Rename a snapshot of commits that the log does not have: it is no witness of the log any more, and no loss."""
+    disk.rename(path, f"{path}.ahead")
 
 
 def list_snapshots(disk: Disk, directory: str) -> list[str]:
@@ -141,6 +176,29 @@ def list_snapshots(disk: Disk, directory: str) -> list[str]:
 def snapshot_commit_ts(path: str) -> int:
     """The commit that a snapshot holds, from its name. ValueError when it is not named as a snapshot."""
     return int(posixpath.basename(path).removesuffix(_SUFFIX))
+
+
+def witnessed_ts(disk: Disk, directory: str, store_id: bytes | None) -> int:
+    """The newest commit that a snapshot shows to have been synced; 0 when none does.
+
+    A snapshot is made of a view, and a view of records that were synced; and it gets its name when it is whole. So one
+    that was damaged since, or cannot be read, is a witness by its name. One of another store than `store_id`, or by
+    another name than its own, is none, and nor is a folder. None for `store_id`: not known, and each is believed.
+    """
+    newest = 0
+    for path in list_snapshots(disk, directory):
+        try:
+            with closing(disk.open(path, read_only=True)) as file:
+                header = SnapshotReader(file, path).header()
+        except IsADirectoryError:
+            continue
+        except (SnapshotDamagedError, OSError):
+            return max(newest, snapshot_commit_ts(path))
+        if store_id is None or header.store_id == store_id:
+            newest = max(newest, header.watermark.commit_ts)
+            if header.watermark.commit_ts == snapshot_commit_ts(path):
+                return newest
+    return newest
 
 
 def prune_snapshots(disk: Disk, directory: str, keep: int) -> SnapshotsPruned:
@@ -160,6 +218,8 @@ def prune_snapshots(disk: Disk, directory: str, keep: int) -> SnapshotsPruned:
             continue
         try:
             verify_snapshot(disk, path)
+        except IsADirectoryError:
+            continue  # none of ours
         except SnapshotDamagedError as error:
             damaged.append(error)
             removed.append(path)
@@ -167,6 +227,7 @@ def prune_snapshots(disk: Disk, directory: str, keep: int) -> SnapshotsPruned:
             kept.append(path)
     unfinished = [posixpath.join(directory, n) for n in _names(disk, directory) if n.endswith(_UNFINISHED)]
     for path in (*removed, *unfinished):
+        # failpoint: snapshot.pruning
         disk.remove(path)
     if removed or unfinished:
         disk.sync_dir(directory)

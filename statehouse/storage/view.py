@@ -10,7 +10,8 @@ Two stores keep this promise, `leveldb_view` on disk and `memory_view` in memory
 (tests/storage/test_view.py) runs against both.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from typing import Protocol, TypeAlias
 
 Row: TypeAlias = tuple[bytes, bytes]
@@ -60,6 +61,10 @@ class Reader(Protocol):
         """The value of `key`, or None. Raises `ViewDamagedError`, `ViewUnavailableError`, `ViewClosedError`."""
         ...
 
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of many keys, in their order, as `get`. Not of one moment, unless this is a snapshot."""
+        ...
+
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Rows:
         """The rows from `start` up to, not including, `stop`, in byte order or its reverse.
 
@@ -72,6 +77,12 @@ class Reader(Protocol):
     def close(self) -> None:
         """Free what is held. Scans begun here raise `ViewClosedError` at their next chunk. Idempotent."""
         ...
+
+
+def newest_row(view: Reader, start: bytes, stop: bytes) -> Row | None:
+    """The last row of a range. Raises what the view does."""
+    with closing(view.scan(start, stop, reverse=True)) as rows:
+        return next(rows, None)
 
 
 class ViewSnapshot(Reader, Protocol):

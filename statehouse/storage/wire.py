@@ -20,6 +20,11 @@ _U64_MAX: Final = 2**64 - 1
 _LONGEST_VARINT: Final = 10
 _ONE_BYTE: Final = tuple(bytes((number,)) for number in range(0x80))
 
+# Fields of google.protobuf.Timestamp
+_SECONDS: Final = 1
+_NANOS: Final = 2
+_NS_PER_S: Final = 1_000_000_000
+
 
 class WireError(ValueError):
     """Bytes that are not the encoding of a message."""
@@ -62,14 +67,40 @@ def read_varint(buffer: bytes, start: int) -> tuple[int, int]:
     raise WireError(f"a varint at {start} that is over 64 bits")
 
 
+def read_short(buffer: bytes, start: int) -> tuple[int, int]:
+    """`read_varint`, quick for one and two bytes. Raises IndexError at the buffer's end."""
+    number = buffer[start]
+    if number < 0x80:
+        return number, start + 1
+    byte = buffer[start + 1]
+    if byte < 0x80:
+        return number & 0x7F | byte << 7, start + 2
+    return read_varint(buffer, start)
+
+
 def tag(number: int, wire_type: int) -> bytes:
     """What a field begins with; for constants, not for loops."""
     return varint(number << 3 | wire_type)
 
 
+_SECONDS_TAG: Final = tag(_SECONDS, VARINT)
+_NANOS_TAG: Final = tag(_NANOS, VARINT)
+
+
 def length_delimited(number: int, payload: bytes) -> bytes:
     """A field of text, bytes or an encoded message."""
     return tag(number, LENGTH_DELIMITED) + varint(len(payload)) + payload
+
+
+def timestamp(time_ns: int) -> bytes:
+    """The encoding of a google.protobuf.Timestamp: a time in nanoseconds since 1970, not before it (ValueError)."""
+    seconds, nanos = divmod(time_ns, _NS_PER_S)
+    encoded = b""
+    if seconds:
+        encoded += _SECONDS_TAG + varint(seconds)
+    if nanos:
+        encoded += _NANOS_TAG + varint(nanos)
+    return encoded
 
 
 def fields(buffer: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
@@ -115,3 +146,14 @@ def fields(buffer: bytes, start: int, end: int) -> Iterator[tuple[int, int, int,
             yield key >> 3, wire_type, first, position
     except IndexError:
         raise WireError(f"the message ends within a field, at {end}") from None
+
+
+def read_timestamp(buffer: bytes, start: int, end: int) -> int:
+    """The nanoseconds since 1970 of the Timestamp that stands in `buffer[start:end]`. Raises `WireError`."""
+    seconds = nanos = 0
+    for number, wire_type, value, _ in fields(buffer, start, end):
+        if wire_type == VARINT and number == _SECONDS:
+            seconds = value
+        elif wire_type == VARINT and number == _NANOS:
+            nanos = value
+    return seconds * _NS_PER_S + nanos

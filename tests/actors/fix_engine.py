@@ -10,7 +10,10 @@ from attrs import define, field
 from google.protobuf.message import Message
 from storage.fix_store import ALICE, StoreBench
 
+from statehouse.actors.agent_reads import AgentReads
 from statehouse.actors.engine import Engine, EngineSettings, run_engine
+from statehouse.actors.watching import ReplayArguments
+from statehouse.storage.commit import AgentCounters
 from statehouse.types import AgentId
 from statehouse.v1.statehouse_pb2 import GetStateResponse, ReplayEvent, StateEntry
 
@@ -52,6 +55,22 @@ def inline_threads(monkeypatch) -> Iterator[InlineThreads]:
     threads.release()
 
 
+def agent_reads(**given: Callable[..., Any]) -> AgentReads:
+    """The reads of a partition of an agent of which nothing is known, but for those that are given."""
+    nothing: dict[str, Callable[..., Any]] = {
+        "counters": AgentCounters,
+        "levels": tuple,
+        "stored": lambda levels, key: None,
+        "earlier": lambda key: None,
+        "lease": lambda: None,
+        "ended_ts": int,
+        "shown_ts": int,
+        "is_known": lambda agent: False,
+        "forking": lambda parent, at_ts: (AgentCounters(), 0),
+    }
+    return AgentReads(**{**nothing, **given})
+
+
 @define
 class EngineBench:
     """A store's place, and engines run on it."""
@@ -80,10 +99,10 @@ def engine_bench(store_bench) -> EngineBench:
     return EngineBench(store_bench)
 
 
-@pytest.fixture(params=["memory", "leveldb"])
-def any_engine_bench(request) -> EngineBench:
+@pytest.fixture
+def any_engine_bench(any_bench) -> EngineBench:
     """Engines on a simulated disk with a view in memory, and on a real disk with LevelDB."""
-    return EngineBench(request.getfixturevalue("leveldb_bench" if request.param == "leveldb" else "store_bench"))
+    return EngineBench(any_bench)
 
 
 async def stage(engine: Engine, *operations: Op, timeout_ms: int | None = None) -> str:
@@ -110,7 +129,7 @@ def state(engine: Engine, agent: AgentId = ALICE, key: str = "k") -> tuple[int, 
 
 async def events(engine: Engine, agent: AgentId = ALICE, start=None, end=None) -> list[ReplayEvent]:
     found: list[ReplayEvent] = []
-    async for chunk in engine.replay(agent, start, end):
+    async for chunk in engine.replay(ReplayArguments(agent=agent, start_ts=start, end_ts=end)):
         found += map(ReplayEvent.FromString, chunk)
     return found
 

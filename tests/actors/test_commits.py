@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from actors.fix_engine import agent_reads
 from attrs import define, field
 from storage.fix_store import ALICE, BOB, CAROL, value
 
@@ -25,12 +26,21 @@ from statehouse.errors import (
     UnavailableError,
 )
 from statehouse.limits import PARTITION_IDLE_S, PARTITION_RESTART_S
-from statehouse.storage.commit import AgentCounters
 from statehouse.storage.keys import agent_prefix
 from statehouse.storage.stored_value import inline_value
 from statehouse.types import AgentId
 
 V = value(20)
+
+
+def no_ends(_ending):
+    raise AssertionError("no agent ends here")
+
+
+def no_forks(_txn_id, _unread):
+    raise AssertionError("no agent has inherited anything here")
+
+
 AGENTS = [AgentId("default", f"agent-{number}") for number in range(20)]
 AGENT_OF = {agent_prefix(agent): agent for agent in (ALICE, BOB, CAROL, *AGENTS)}
 
@@ -52,10 +62,12 @@ class Bench:
     head_ts: int = 0
 
     def __attrs_post_init__(self):
-        self.partitions = Partitions(self.machine, self.barrier, self.supervisor, max_resident=self.max_resident)
+        self.partitions = Partitions(
+            self.machine, self.barrier, no_forks, self.supervisor, max_resident=self.max_resident
+        )
 
     def machine(self, agent):
-        def stored(key):
+        def stored(_levels, key):
             if agent in self.crash_on:
                 raise KeyError("a bug")
             if agent in self.unreadable:
@@ -63,7 +75,8 @@ class Bench:
             version = self.stored.get((agent, key), 0)
             return inline_value(V, version, 1) if version else None
 
-        return PartitionMachine(agent, stored=stored, counters=AgentCounters)
+        reads = agent_reads(stored=stored)
+        return PartitionMachine(agent, reads, now_ns=lambda: 0, window_ns=1)
 
     def barrier(self):
         reply = Reply()
@@ -82,7 +95,17 @@ class Bench:
 
     def submit(self, *agents, key=b"k", txn_id="t"):
         legs = [Leg(agent, [StagedOperation(key, V)]) for agent in sorted(agents)]
-        return carry_out(Transaction(txn_id, legs), self.partitions, self.sequence)
+        commit_ts = Reply()
+
+        def pass_on(outcome):
+            if outcome.error is None:
+                commit_ts.succeed(outcome.result().commit_ts)
+            else:
+                commit_ts.fail(outcome.error)
+
+        transaction = Transaction(txn_id, legs)
+        carry_out(transaction, self.partitions, self.sequence, lambda agent, commit_ts: None, no_ends).then(pass_on)
+        return commit_ts
 
     def settle(self):
         """The oldest in line becomes durable; its versions, by agent."""
@@ -275,6 +298,22 @@ async def test_a_crash_of_one_partition_of_several_leaves_nothing_in_the_others(
     bench.crash_on = {BOB}
     crashed = bench.submit(ALICE, BOB, CAROL)
     bench.crash_on = set()
+    assert isinstance(crashed.error, InternalError)
+    bench.submit(ALICE, BOB, CAROL)
+    await blocked()
+    assert bench.settle() == {ALICE: 1, BOB: 1, CAROL: 1}
+
+
+async def test_a_crash_while_versions_are_assigned_settles_the_commit_and_leaves_nothing(bench, monkeypatch):
+    def crash(_machine, _transaction, leg):
+        if leg.agent == BOB:
+            raise KeyError("a bug")
+        return assign(_machine, _transaction, leg)
+
+    assign = PartitionMachine.assign
+    with monkeypatch.context() as patch:
+        patch.setattr(PartitionMachine, "assign", crash)
+        crashed = bench.submit(ALICE, BOB, CAROL)
     assert isinstance(crashed.error, InternalError)
     bench.submit(ALICE, BOB, CAROL)
     await blocked()

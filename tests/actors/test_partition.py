@@ -1,13 +1,26 @@
 """One agent's version counters: what is pending counts, what failed does not."""
 
-import pytest
-from storage.fix_store import ALICE, value
+from itertools import count
 
-from statehouse.actors.messages import Leg, Prepare, StagedOperation
-from statehouse.actors.partition import PartitionMachine
-from statehouse.errors import StorageError
+import pytest
+from actors.fix_engine import agent_reads
+from storage.fix_store import ALICE, BOB, value
+
+from statehouse.actors.messages import (
+    AgentEnd,
+    Check,
+    ExistsIs,
+    Findings,
+    ForkOf,
+    Leg,
+    Prepare,
+    StagedOperation,
+    Transaction,
+)
+from statehouse.actors.partition import UNSETTLED, PartitionMachine
+from statehouse.errors import AgentDeletedError, AgentExistsError, StorageError
 from statehouse.storage.commit import AgentCounters
-from statehouse.storage.stored_value import inline_value
+from statehouse.storage.stored_value import expiring, inline_value
 from statehouse.v1.statehouse_pb2 import ReplayEvent
 
 
@@ -19,9 +32,12 @@ class Bench:
         self.counters = AgentCounters()
         self.failing = set()
         self.reads = 0
-        self.machine = PartitionMachine(ALICE, stored=self.stored, counters=self.read_counters)
+        self.ended_ts = 0
+        self.end_reads = 0
+        reads = agent_reads(stored=self.stored, counters=self.read_counters, ended_ts=self.read_end)
+        self.machine = PartitionMachine(ALICE, reads, now_ns=lambda: 0, window_ns=1)
 
-    def stored(self, key):
+    def stored(self, _levels, key):
         self.reads += 1
         if key in self.failing:
             raise StorageError("the view cannot be read")
@@ -32,9 +48,14 @@ class Bench:
             raise StorageError("the view cannot be read")
         return self.counters
 
-    def prepare(self, *operations, txn_id="t"):
+    def read_end(self):
+        self.end_reads += 1
+        return self.ended_ts
+
+    def prepare(self, *operations, txn_id="t", revive=False):
         leg = Leg(ALICE, [StagedOperation(key, content) for key, content in operations])
-        return self.machine.prepare(Prepare(txn_id, leg, hold=False))
+        assert self.machine.examine(Prepare(txn_id, leg, hold=False, revive=revive)) is None
+        return self.machine.assign(Transaction(txn_id, [leg]), leg)
 
     def apply(self, section, commit_ts):
         """What the view has once the section is durable."""
@@ -43,7 +64,7 @@ class Bench:
             content = operation.value.SerializeToString() if operation.HasField("value") else None
             self.rows[operation.key.encode()] = inline_value(content, operation.version, commit_ts)
         self.counters = section.counters.at(section.counters.first_commit_ts or commit_ts, commit_ts)
-        self.machine.durable(section, commit_ts)
+        self.machine.durable(section, commit_ts, None)
 
 
 def versions(section):
@@ -84,6 +105,14 @@ def test_what_is_pending_counts_before_what_is_stored(bench):
     reads = bench.reads
     assert versions(bench.prepare((b"k", V))) == [(b"k", 4)]
     assert bench.reads > reads  # of the view again: nothing durable is kept in memory
+
+
+def test_what_was_pending_when_it_was_examined_may_be_durable_when_versions_are_assigned(bench):
+    before = bench.prepare((b"k", V))
+    leg = Leg(ALICE, [StagedOperation(b"k", V), StagedOperation(b"k", None)])
+    assert bench.machine.examine(Prepare("t", leg, hold=True)) is None
+    bench.apply(before, 1)
+    assert versions(bench.machine.assign(Transaction("t", [leg]), leg)) == [(b"k", 2), (b"k", 3)]
 
 
 def test_after_a_failure_the_counters_are_those_of_the_view(bench):
@@ -141,3 +170,68 @@ def test_a_section_is_a_replay_event_without_its_stamp(bench):
     event = ReplayEvent.FromString(bench.prepare((b"k", V), (b"k", None), txn_id="t9").body)
     assert (event.txn_id, event.namespace, event.agent_id, event.commit_ts) == ("t9", *ALICE, 0)
     assert [(op.key, op.HasField("value"), op.version) for op in event.operations] == [("k", True, 1), ("k", False, 2)]
+
+
+# An agent's end
+
+
+def examined_alone(machine, exclusive):
+    return machine.examine(Prepare("t", Leg(ALICE, exclusive=exclusive), hold=True))
+
+
+def test_an_agent_is_deleted_while_its_newest_end_is_no_older_than_its_last_commit(bench):
+    bench.counters = AgentCounters(3, 7, 2, 2, 1)
+    for ended_ts, last_ts in ((7, 7), (9, 7)):
+        bench.machine.begin_again()
+        bench.ended_ts, bench.counters = ended_ts, AgentCounters(3, last_ts, 2, 2, 1)
+        with pytest.raises(AgentDeletedError) as caught:
+            bench.prepare((b"k", V))
+        assert caught.value.details == {"commit_ts": str(ended_ts)}
+    bench.machine.begin_again()
+    bench.ended_ts, bench.counters = 6, AgentCounters(3, 7, 2, 2, 1)
+    bench.prepare((b"k", V))
+
+
+def test_what_is_pending_brings_it_back_and_what_failed_does_not(bench):
+    bench.ended_ts, bench.counters = 7, AgentCounters(3, 7, 2, 2, 0)
+    bench.prepare((b"k", V), revive=True)
+    bench.prepare((b"k", V))
+    bench.machine.forget_pending()
+    with pytest.raises(AgentDeletedError):
+        bench.prepare((b"k", V))
+    bench.apply(bench.prepare((b"k", V), revive=True), 8)
+    bench.prepare((b"k", V))
+
+
+def test_the_row_of_an_end_is_read_once_and_only_of_an_agent_that_was_written_to(bench):
+    bench.apply(bench.prepare((b"k", V)), 1)
+    assert bench.end_reads == 0
+    for commit_ts in (2, 3, 4):
+        bench.apply(bench.prepare((b"k", V)), commit_ts)
+    assert bench.end_reads == 1
+    bench.machine.begin_again()
+    bench.prepare((b"k", V))
+    assert bench.end_reads == 2
+
+
+@pytest.mark.parametrize("exclusive", [AgentEnd(), ForkOf(BOB, None)], ids=["an end", "a fork"])
+def test_beside_a_fork_or_an_end_nothing_may_be_pending(bench, exclusive):
+    pending = bench.prepare((b"k", V))
+    assert examined_alone(bench.machine, exclusive) is UNSETTLED
+    bench.apply(pending, 1)
+    if isinstance(exclusive, ForkOf):
+        with pytest.raises(AgentExistsError):
+            examined_alone(bench.machine, exclusive)
+    else:
+        assert examined_alone(bench.machine, exclusive) == Findings(ending=bench.counters)
+
+
+@pytest.mark.parametrize("expires_at_ns", range(1, 5))
+def test_conditions_that_contradict_each_other_never_both_hold_while_a_value_expires(expires_at_ns):
+    row = expiring(inline_value(V, 1, 1), expires_at_ns)
+    reads = agent_reads(stored=lambda levels, key: row)
+    machine = PartitionMachine(ALICE, reads, now_ns=count().__next__, window_ns=1)
+    checks = [Check(place, ALICE, ExistsIs(b"k", exists=place % 2 == 0)) for place in range(4)]
+    findings = machine.examine(Prepare("t", Leg(ALICE, checks=checks), hold=False))
+    assert len(findings.failed) == 2
+    assert len({failed.exists for failed in findings.failed}) == 1

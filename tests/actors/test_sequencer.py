@@ -35,7 +35,7 @@ class Bench:
             SequencerMachine(10, 500),
             commit_group=self.commit_group,
             forget_pending=self.forget,
-            committed=lambda: self.told.append("committed"),
+            committed=lambda _: self.told.append("committed"),
             now_ns=lambda: self.now_ns,
         )
 

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from statehouse.actors import transactions as module
-from statehouse.actors.messages import Leg, StagedOperation, Transaction
+from statehouse.actors.messages import Committed, Leg, StagedOperation, Transaction
 from statehouse.actors.reply import Reply
 from statehouse.actors.supervisor import Supervisor
 from statehouse.actors.transactions import Transactions
@@ -58,12 +58,12 @@ async def test_the_actor_carries_out_what_was_taken_and_passes_the_outcome_on():
     reply = actor.commit(txn_id)
     assert submitted == [Transaction(txn_id, [Leg(A, [StagedOperation(b"k", b"v")])])]
     assert not reply.settled
-    outcome.succeed(12)
+    outcome.succeed(Committed(12, txn_id, []))
     assert reply.result() == 12
 
 
 async def test_an_outcome_that_is_known_at_once_is_passed_on_by_the_actors_task():
-    actor = make_actor(lambda _: Reply.of(5))
+    actor = make_actor(lambda _: Reply.of(Committed(5, "t1", [])))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(actor.run)
         assert await actor.commit(actor.begin(None).result()).wait() == 5
@@ -79,7 +79,7 @@ async def test_an_outcome_finds_room_in_a_full_mailbox(monkeypatch):
     actor._actor.hold()
     waiting = [actor.begin(None) for _ in range(5)]
     assert isinstance(waiting[-1].error, OverloadedError)
-    outcome.succeed(8)
+    outcome.succeed(Committed(8, "t1", []))
     actor._actor.release()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(actor.run)

@@ -6,8 +6,28 @@ from itertools import count
 import pytest
 from attrs import define, evolve, field
 
-from statehouse.actors import transactions_machine as module
-from statehouse.actors.messages import Abort, Begin, Commit, Ended, Leg, Stage, StagedOperation, Transaction
+from statehouse.actors import recent_ends, staging, transactions_machine
+from statehouse.actors.conditions import AgentAt, Check, ExistsIs, VersionIs
+from statehouse.actors.messages import (
+    Abort,
+    AgentEnd,
+    Begin,
+    Commit,
+    Committed,
+    EndAgent,
+    Ended,
+    EndedAgent,
+    ForkAgent,
+    Forked,
+    ForkOf,
+    FoundFork,
+    Leg,
+    Stage,
+    StagedOperation,
+    Transact,
+    TransactArguments,
+    Transaction,
+)
 from statehouse.actors.reply import Reply
 from statehouse.actors.transactions_machine import TransactionsMachine
 from statehouse.errors import (
@@ -22,6 +42,8 @@ from statehouse.errors import (
     UnavailableError,
 )
 from statehouse.limits import Limits
+from statehouse.storage.record_notes import ForkNote, Inherited
+from statehouse.storage.section import metadata_fields
 from statehouse.types import AgentId
 
 A = AgentId("default", "a")
@@ -54,6 +76,10 @@ class Fixture:
         self.machine.handle(message, lambda: self.now_s)
         return message.reply
 
+    def handle_taken(self, message):
+        """The transaction to carry out that a message comes to."""
+        return self.machine.handle(message, lambda: self.now_s)
+
     def begin(self, timeout_ms=None):
         return self.handle(Begin(timeout_ms)).result()
 
@@ -69,7 +95,8 @@ class Fixture:
     def end(self, txn_id, outcome):
         if not isinstance(outcome, Exception):
             self.committed[txn_id] = outcome
-        reply = Reply.failed(outcome) if isinstance(outcome, Exception) else Reply.of(outcome)
+        failed = isinstance(outcome, Exception)
+        reply = Reply.failed(outcome) if failed else Reply.of(Committed(outcome, txn_id, []))
         self.handle(Ended(txn_id, reply))
 
     def abort(self, txn_id):
@@ -213,6 +240,80 @@ def test_empty_operations_and_the_names_of_agents_count_for_memory_too(agent):
     assert taken * (len(agent.namespace) + len(agent.agent_id) + 100) < 10_000
 
 
+CHECKS = (Check(0, A, VersionIs(b"k" * 1_000, 1)), Check(1, B, ExistsIs(b"k" * 1_000, exists=True)))
+METADATA = {"run": "r" * 500, "cause": "c" * 500}
+
+
+@pytest.mark.parametrize(
+    ("asked", "least_bytes"),
+    [
+        ({"checks": CHECKS}, 2_000),
+        ({"checks": (Check(0, AgentId("n", "a" * 256), AgentAt(7)),) * 4}, 1_000),
+        ({"metadata": METADATA}, 2_000),  # in the event of each of the two agents
+        ({"checks": CHECKS[:1], "metadata": METADATA}, 3_000),
+    ],
+)
+def test_what_a_commit_asks_for_is_bounded_until_it_is_answered(asked, least_bytes, monkeypatch):
+    monkeypatch.setattr(staging, "COMMIT_REQUESTS_BYTES", least_bytes)
+    bench = fresh()
+    room = bench.machine._room
+
+    def stage():
+        txn_id = bench.begin()
+        for agent in (A, B):
+            bench.write(txn_id, agent=agent)
+        return txn_id
+
+    first, other = stage(), stage()
+    staged_bytes = room.staged_bytes
+    bench.handle(Commit(first, **asked))  # one alone is taken
+    assert (room.asked_bytes >= least_bytes, room.staged_bytes) == (True, staged_bytes)
+    writes = tuple((agent, StagedOperation(b"k", b"v")) for agent in (A, B))
+    for message in (Commit(other, **asked), Transact(TransactArguments(writes, **asked))):
+        with pytest.raises(OverloadedError, match=r"preconditions and metadata .* again") as caught:
+            bench.handle(message)
+        assert int(caught.value.details["size"]) > int(caught.value.details["limit"]) == least_bytes
+        assert room.staged_bytes == staged_bytes
+    bare = bench.handle_taken(Transact(TransactArguments(writes)))  # it asks for nothing besides
+    bench.end(bare.txn_id, StorageError("broken"))
+    bench.end(first, OverloadedError("no room"))
+    assert room.asked_bytes == 0
+    # Both are open as before, and can be committed with something else.
+    for txn_id, outcome in ((first, 7), (other, StorageError("broken"))):
+        bench.handle(Commit(txn_id, checks=CHECKS))
+        assert room.asked_bytes
+        bench.end(txn_id, outcome)
+        assert room.asked_bytes == 0
+    assert room.staged_bytes == 0
+
+
+def test_a_room_that_is_full_is_emptied_by_commits_whatever_they_ask_for(monkeypatch):
+    monkeypatch.setattr(staging, "COMMIT_REQUESTS_BYTES", 1)
+    bench = fresh(staged_bytes=600)
+    ids = [bench.begin(), bench.begin()]
+    for txn_id in ids:
+        bench.write(txn_id)
+    with pytest.raises(OverloadedError, match="all open transactions together"):
+        bench.write(ids[0])
+    for txn_id in ids:
+        reply = bench.handle(Commit(txn_id, metadata=METADATA, checks=CHECKS))
+        bench.end(txn_id, 7)
+        assert reply.result() == 7
+    assert (bench.machine._room.staged_bytes, bench.machine._room.asked_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize(("checks", "metadata"), [(CHECKS[:1], {}), ((), METADATA)])
+def test_what_the_end_of_an_agent_asks_for_counts_too(checks, metadata, monkeypatch):
+    monkeypatch.setattr(staging, "COMMIT_REQUESTS_BYTES", 1)
+    bench = fresh()
+    taken = bench.handle_taken(EndAgent(A, checks, metadata))
+    assert bench.machine._room.asked_bytes > 500
+    with pytest.raises(OverloadedError, match=r"preconditions and metadata .* try again later"):
+        bench.handle(EndAgent(B, checks, metadata))
+    bench.handle(Ended(taken.txn_id, Reply.failed(StorageError("broken"))))
+    assert bench.machine._room.asked_bytes == 0
+
+
 # Expiry
 
 
@@ -263,7 +364,7 @@ def test_a_commit_without_room_leaves_its_transaction_open(bench):
     assert [len(leg.operations) for leg in transaction.legs] == [1]
     bench.end(txn_id, 7)
     assert reply.result() == 7
-    assert bench.machine._staged_bytes == 0
+    assert bench.machine._room.staged_bytes == 0
 
 
 def test_a_commit_without_room_expires_and_can_be_aborted_as_any_other(bench):
@@ -279,7 +380,7 @@ def test_a_commit_without_room_expires_and_can_be_aborted_as_any_other(bench):
     bench.now_s += 1
     assert bench.machine.expire(bench.now_s) == 1
     assert bench.refused(bench.write, late).code is ErrorCode.TXN_EXPIRED
-    assert bench.machine._staged_bytes == 0
+    assert bench.machine._room.staged_bytes == 0
 
 
 def test_deadlines_of_transactions_that_ended_do_not_pile_up(bench):
@@ -398,7 +499,7 @@ def test_aborted_unknown_and_committed_are_told_apart(bench):
 
 
 def test_past_the_commits_in_flight_the_transaction_stays_open(bench, monkeypatch):
-    monkeypatch.setattr(module, "COMMITS_IN_FLIGHT", 1)
+    monkeypatch.setattr(transactions_machine, "COMMITS_IN_FLIGHT", 1)
     first, second = bench.begin(), bench.begin()
     bench.take(first)
     with pytest.raises(OverloadedError, match="still open") as caught:
@@ -410,8 +511,28 @@ def test_past_the_commits_in_flight_the_transaction_stays_open(bench, monkeypatc
     assert len(taken.legs) == 1
 
 
+def test_forks_and_ends_count_among_the_commits_in_flight_and_are_answered_by_what_they_asked_for(bench, monkeypatch):
+    monkeypatch.setattr(transactions_machine, "COMMITS_IN_FLIGHT", 2)
+    end, fork = EndAgent(A, (), {"run": "r"}), ForkAgent(B, ForkOf(A, 7))
+    taken = [bench.machine.handle(message, lambda: bench.now_s) for message in (end, fork)]
+    assert [transaction.legs for transaction in taken] == [
+        [Leg(A, exclusive=AgentEnd())],
+        [Leg(B, exclusive=ForkOf(A, 7))],
+    ]
+    assert taken[0].metadata == metadata_fields({"run": "r"})
+    for message in (EndAgent(A, (), {}), ForkAgent(B, ForkOf(A, None))):
+        with pytest.raises(OverloadedError):
+            bench.handle(message)
+    found = FoundFork(ForkNote(B, A, 7, Inherited(1, 7, 3, 3, 2)), 4)
+    for transaction, committed in zip(taken, (Committed(8, "t", ()), Committed(9, "t", (), fork=found)), strict=True):
+        bench.machine.handle(Ended(transaction.txn_id, Reply.of(committed)), lambda: bench.now_s)
+    assert end.reply.result() == EndedAgent(8, 0)
+    assert fork.reply.result() == Forked(9, 7, 4)
+    assert bench.machine.committing == 0
+
+
 def test_the_memory_of_ended_transactions_is_bounded_and_forgets_the_oldest(bench, monkeypatch):
-    monkeypatch.setattr(module, "ENDED_TRANSACTIONS", 3)
+    monkeypatch.setattr(recent_ends, "ENDED_TRANSACTIONS", 3)
     ids = [bench.begin() for _ in range(4)]
     for txn_id in ids:
         bench.abort(txn_id)

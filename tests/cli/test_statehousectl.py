@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from daemon_process import DaemonProcess
@@ -277,7 +278,7 @@ def test_what_fails_inside_is_told_apart(ctl, monkeypatch):
         def health(self):
             return "read-only"
 
-        def list_keys(self, agent):
+        def iter_keys(self, agent, **options):
             raise LogPoisonedError("the disk\nfailed")
 
         def version(self):
@@ -307,6 +308,47 @@ def test_a_reader_that_stops_reading(address, unbuffered):
         process.stdout.close()
         assert process.wait(30) == 141
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["agents"], ["replay", "big", "--verbose"], ["--help"]], ids=" ".join)
+def test_a_full_disk_behind_stdout(address, arguments, unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [*STATEHOUSECTL, "--address", address, *arguments]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, check=False, timeout=30)
+    assert done.stderr == b"statehousectl: cannot write the answer: No space left on device\n"
+    assert done.returncode == 74
+
+
+def closed(*descriptors, arguments):
+    """A command that was started with these closed; its exit code, and what it wrote to the others."""
+    closing = " ".join(f"{descriptor}>&-" for descriptor in descriptors)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closing}', "sh", *STATEHOUSECTL, *arguments],
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_without_a_stdout_nothing_is_done(address):
+    put = ["--address", address, "transact", "--put", "unsent", "k", "{}"]
+    for arguments in (put, ["--address", address, "health"], ["--help"]):
+        told = b"statehousectl: cannot write the answer: stdout is closed\n"
+        assert closed(1, arguments=arguments) == (74, b"", told)
+    assert closed(1, 2, arguments=put) == (74, b"", b"")
+    with statehouse.Statehouse(address) as client:
+        assert client.list_keys("unsent") == []
+
+
+def test_without_a_stderr_the_exit_code_tells(address):
+    assert closed(2, arguments=["--address", address, "health"])[0] == 0
+    assert closed(2, arguments=["--address", address, "get", "nobody", "k"]) == (1, b"", b"")
+    assert closed(2, arguments=["nonsense"]) == (2, b"", b"")
+    with Path("/dev/full").open("wb") as full:
+        assert subprocess.run([*STATEHOUSECTL, "nonsense"], stderr=full, check=False, timeout=30).returncode == 2
 
 
 def test_a_slow_reader_gets_all_of_it_without_buffering_too(address):

@@ -86,11 +86,13 @@ class ScriptedServer:
         with suppress(OSError):
             peer.flush()
             while chunk := sock.recv(65536):
-                for event in peer.h2.receive_data(chunk):
+                events = peer.h2.receive_data(chunk)
+                given_up = {event.stream_id for event in events if isinstance(event, h2.events.StreamReset)}
+                for event in events:
                     self._on_event(peer, event)
                     if isinstance(event, h2.events.DataReceived):
                         peer.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                    if isinstance(event, h2.events.StreamEnded):
+                    if isinstance(event, h2.events.StreamEnded) and event.stream_id not in given_up:
                         self._script(peer, event.stream_id)
                 peer.flush()
 

@@ -44,7 +44,11 @@ def test_a_value_comes_back_and_its_event_has_a_time(run, daemon):
 REFUSED = [
     (lambda client: client.get_state("", "k"), InvalidRequestError, ErrorCode.INVALID_REQUEST),
     (lambda client: client.list_keys("a" * 257), InvalidRequestError, ErrorCode.INVALID_REQUEST),
-    (lambda client: client.begin_transaction(timeout_ms=2**40), InvalidRequestError, ErrorCode.INVALID_REQUEST),
+    (
+        lambda client: client.begin_transaction(timeout_ms=2**40, local=False),
+        InvalidRequestError,
+        ErrorCode.INVALID_REQUEST,
+    ),
     (lambda client: anext(client.replay("")), InvalidRequestError, ErrorCode.INVALID_REQUEST),
     (lambda client: AsyncTransaction(client, "x", "n").commit(), TransactionError, ErrorCode.TXN_NOT_FOUND),
 ]
@@ -64,7 +68,7 @@ def test_errors_of_the_daemon(run, daemon):
 
 def test_an_expired_transaction(daemon):
     with Statehouse(daemon.address) as client:
-        txn = client.begin_transaction(timeout_ms=1)
+        txn = client.begin_transaction(timeout_ms=1, local=False)
         deadline = time.monotonic() + 10
         with pytest.raises(TransactionError) as caught:  # noqa: PT012
             while time.monotonic() < deadline:
@@ -96,7 +100,7 @@ def test_kill_under_load_and_reconnect(daemon):
         killed_at = time.monotonic()
         daemon.kill()
         ends = [worker.result(timeout=10) for worker in workers]
-        assert max(ended_at for _, ended_at in ends) - killed_at < 1.0
+        assert max(ended_at for _, ended_at in ends) - killed_at < 5.0  # long before any deadline
         daemon.start()
         for number, (done, _) in enumerate(ends):
             # The one that was in flight may have been committed, too.
@@ -106,7 +110,7 @@ def test_kill_under_load_and_reconnect(daemon):
 def test_an_undecided_commit_is_decided_after_a_restart(run, daemon):
     async def main():
         async with AsyncStatehouse(daemon.address) as client:
-            txn, never = await client.begin_transaction(), await client.begin_transaction()
+            txn, never = [await client.begin_transaction(local=False) for _ in range(2)]
             for each in (txn, never):
                 await each.write("a", "k", {"n": 1})
                 with anyio.CancelScope() as scope:
@@ -133,7 +137,7 @@ def test_a_daemon_that_stands_still(daemon):
             started = time.monotonic()
             with pytest.raises(ConnectionError, match=r"within 0\.3 s"):
                 client.health()
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 10
         finally:
             daemon.send(signal.SIGCONT)
         deadline = time.monotonic() + 10

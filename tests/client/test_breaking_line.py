@@ -70,7 +70,7 @@ def test_a_commit_happens_once_or_says_that_it_is_not_known(run, line, daemon):
         async with AsyncStatehouse(url) as client:
             for number in numbers:
                 while True:
-                    txn = await until_answered(client.begin_transaction)
+                    txn = await until_answered(partial(client.begin_transaction, local=False))
                     try:
                         await txn.write("a", "k", {"n": number})
                     except ConnectionError:
@@ -91,3 +91,28 @@ def test_a_commit_happens_once_or_says_that_it_is_not_known(run, line, daemon):
     with Statehouse(daemon.address) as client:
         assert [event.operations[0].value["n"] for event in client.replay("a")] == list(range(60))
         assert client.get_state("a", "k").version == 60
+
+
+def test_what_is_staged_here_is_committed_once_however_often_it_is_sent(run, line, daemon):
+    async def main(url, numbers):
+        async with AsyncStatehouse(url) as client:
+            for number in numbers:
+                txn = await client.begin_transaction()
+                await txn.write("a", "k", {"n": number})
+                while True:
+                    try:
+                        given.append(await txn.commit())
+                    except ConnectionError:
+                        continue
+                    break
+
+    given, breaks = [], 0
+    for start, after_bytes in zip(range(0, 60, 5), range(280, 520, 20), strict=True):
+        breaking = line(after_bytes)
+        run(partial(main, breaking.url, range(start, start + 5)))
+        breaks += breaking.breaks
+    assert breaks > 10
+    with Statehouse(daemon.address) as client:
+        events = list(client.replay("a"))
+    assert [event.operations[0].value["n"] for event in events] == list(range(60))
+    assert [event.commit_ts for event in events] == given

@@ -50,6 +50,31 @@ def test_verbose_adds_ids_and_the_payload():
     ]
 
 
+def test_what_does_not_last_says_so_and_what_has_expired():
+    operations = Operation("k", {"n": 1}, 1, ttl_s=60), Operation("k", None, 2, expired=True), Operation("d", None, 3)
+    assert list(event_lines(event(*operations))) == [
+        '05:06:07Z  agent=agent-1  WRITE  key=k  v=1  ttl_s=60  {"n":1}',
+        "05:06:07Z  agent=agent-1  DEL  key=k  v=2  expired",
+        "05:06:07Z  agent=agent-1  DEL  key=d  v=3",
+    ]
+    assert json.loads(event_json(event(*operations)))["operations"] == [
+        {"key": "k", "value": {"n": 1}, "version": 1, "ttl_s": 60},
+        {"key": "k", "value": None, "version": 2, "expired": True},
+        {"key": "d", "value": None, "version": 3},
+    ]
+
+
+def test_metadata_is_in_the_verbose_line_only_and_the_namespace_when_it_is_wanted():
+    changed = event(Operation("k", {}, 1), metadata={"run": "r\n1", "a": "b"}, namespace="n\x1b")
+    assert list(event_lines(changed)) == ["05:06:07Z  agent=agent-1  WRITE  key=k  v=1  {}"]
+    assert list(event_lines(changed, namespace=True)) == [
+        r"05:06:07Z  namespace=n\x1b  agent=agent-1  WRITE  key=k  v=1  {}"
+    ]
+    assert next(event_lines(changed, verbose=True)) == (
+        r'05:06:07Z  agent=agent-1  WRITE  key=k  v=1  txn=t-1  event=42  metadata={"a":"b","run":"r\n1"}  {}'
+    )
+
+
 def test_the_time_is_utc_and_may_be_unknown():
     elsewhere = AT.astimezone(dt.timezone(dt.timedelta(hours=-7)))
     assert next(event_lines(event(Operation("k", {}, 1), committed_at=elsewhere))).startswith("05:06:07Z  ")

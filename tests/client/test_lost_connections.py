@@ -31,7 +31,11 @@ def free_port():
         return listener.getsockname()[1]
 
 
-async def fails(call, match, within_s=1.0):
+AT_ONCE_S = 5.0
+"""Long before the deadline of a call, also on a machine that is busy with something else."""
+
+
+async def fails(call, match, within_s=AT_ONCE_S):
     started = time.monotonic()
     with pytest.raises(ConnectionError, match=match):
         await call
@@ -70,9 +74,9 @@ def test_killed_in_the_middle_of_calls_and_the_next_call_reconnects(run, mortal_
                 process.send_signal(signal.SIGKILL)
                 started = time.monotonic()
             assert len(killed_at) == 20
-            assert max(killed_at) - started < 1.0
+            assert max(killed_at) - started < AT_ONCE_S
             process.wait()
-            await fails(client.health(), "cannot connect", within_s=5)
+            await fails(client.health(), "cannot connect")
 
             server, _ = memory_service.serve(memory_service.MemoryService(), port)
             try:
@@ -97,7 +101,7 @@ def test_killed_in_the_middle_of_a_replay(run, mortal_server):
             started = time.monotonic()
             with pytest.raises(ConnectionError, match="was lost"):
                 [event async for event in replay]
-            assert time.monotonic() - started < 1.0
+            assert time.monotonic() - started < AT_ONCE_S
             assert [event async for event in replay] == []
 
     run(main)
@@ -108,26 +112,28 @@ def test_a_call_that_is_not_answered_ends_at_its_deadline_and_the_connection_sta
 
     async def main():
         async with AsyncStatehouse(memory_server.url, timeout_s=0.2) as client:
-            await fails(client.list_keys("a"), "ListKeys was not answered .* within 0.2 s", within_s=5)
-            assert await client.health() == "ok"
+            assert await client.health(timeout_s=30) == "ok"
+            # The server knows the deadline, too, and may be faster to tell that it is over.
+            await fails(client.list_keys("a"), "ListKeys was not answered .* within 0.2 s|Deadline Exceeded")
+            assert await client.health(timeout_s=30) == "ok"
 
     run(main)
 
 
 def test_a_server_that_hangs_loses_its_connection(run, scripted, monkeypatch):
-    monkeypatch.setattr(transport, "Keepalive", lambda: Keepalive(answer_s=0.1))
+    monkeypatch.setattr(transport, "Keepalive", lambda: Keepalive(answer_s=0.5))
     done = threading.Event()
-    frozen = scripted(lambda peer, stream_id: done.wait(10) if peer.number == 0 else answer(peer, stream_id))
+    frozen = scripted(lambda peer, stream_id: done.wait(60) if peer.number == 0 else answer(peer, stream_id))
 
     async def main():
         async with AsyncStatehouse(frozen.url, timeout_s=0.2) as client:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(fails, client.health(), "not answered", 5)
-                tasks.start_soon(fails, client.replay("a").__anext__(), "nothing came|does not answer", 5)
-            with anyio.fail_after(5):
+                tasks.start_soon(fails, client.health(), "not answered")
+                tasks.start_soon(fails, client.replay("a").__anext__(), "nothing came|does not answer")
+            with anyio.fail_after(30):
                 while True:
                     try:
-                        assert await client.health() == "ok"
+                        assert await client.health(timeout_s=1) == "ok"
                     except ConnectionError:
                         continue
                     break
@@ -152,8 +158,9 @@ def test_what_listens_is_no_daemon(run, raw_server, greeting, message):
     server = raw_server(greeting)
 
     async def main():
-        async with AsyncStatehouse(server.url, connect_timeout_s=0.2) as client:
-            await fails(client.health(), message, within_s=5)
+        # Only who says nothing is waited for: what else is said may come late from a machine that is busy.
+        async with AsyncStatehouse(server.url, connect_timeout_s=10 if greeting else 0.2) as client:
+            await fails(client.health(), message, within_s=15)
 
     run(main)
 
@@ -264,7 +271,7 @@ def test_a_read_that_is_cut_off_is_asked_again_and_a_write_is_not(run, scripted)
         async with AsyncStatehouse(server.url, timeout_s=5) as client:
             assert await client.health() == "ok"
             with pytest.raises(ConnectionError, match="HTTP/2 error 2"):
-                await client.begin_transaction()
+                await client.begin_transaction(local=False)
         assert server.connections == 1
 
     run(main)

@@ -64,7 +64,12 @@ def test_a_token_that_may_read(tmp_path, run, capfd):
                 assert not (await client.get_state("a", "k")).exists
                 assert [event async for event in client.replay("a")] == []
                 with pytest.raises(PermissionDeniedError):
-                    await client.begin_transaction()
+                    await client.begin_transaction(local=False)
+                txn = await client.begin_transaction()
+                await txn.write("a", "k", {})
+                with pytest.raises(PermissionDeniedError):
+                    await txn.commit()
+                assert "open" in repr(txn)
 
         run(main)
 

@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from statehouse import (
+    AsyncLease,
     AsyncStatehouse,
     AsyncTransaction,
     ConnectionError,
+    Lease,
     Operation,
     Statehouse,
     StateResult,
@@ -70,17 +72,23 @@ def test_the_whole_surface(client):
     assert len(list(client.replay_pretty("a", verbose=True))) == 5
 
 
-@pytest.mark.parametrize(("sync", "asynchronous"), [(Statehouse, AsyncStatehouse), (Transaction, AsyncTransaction)])
+@pytest.mark.parametrize(
+    ("sync", "asynchronous"), [(Statehouse, AsyncStatehouse), (Transaction, AsyncTransaction), (Lease, AsyncLease)]
+)
 def test_both_clients_have_the_same_methods_and_arguments(sync, asynchronous):
     def surface(cls):
         return {
-            name: list(inspect.signature(member).parameters.values())
-            for name, member in vars(cls).items()
-            if not name.startswith("_") and inspect.isfunction(member)
+            name: [
+                (each.name, each.kind, each.default)  # `fn` of update may be async in one of them
+                for each in inspect.signature(member).parameters.values()
+            ]
+            for name, member in inspect.getmembers(cls, inspect.isfunction)
+            if not name.startswith("_")
         }
 
     ours, theirs = surface(sync), surface(asynchronous)
-    theirs.pop("forget_connection", None)
+    for name in ("forget_connection", "full_name", "local"):
+        theirs.pop(name, None)
     assert ours == theirs
     assert all(getattr(sync, name).__doc__ for name in ours)
 
@@ -150,7 +158,7 @@ def test_close_fails_the_calls_of_other_threads(memory_server):
         client.health()
         client.close()
         for call in calls:
-            assert isinstance(call.exception(timeout=5), ConnectionError)
+            assert isinstance(call.exception(timeout=30), ConnectionError)
 
 
 def test_a_dropped_client_ends_its_thread(memory_server):
@@ -161,7 +169,7 @@ def test_a_dropped_client_ends_its_thread(memory_server):
     cycle.append(cycle)
     del client, cycle
     gc.collect()
-    thread.join(timeout=5)
+    thread.join(timeout=30)
     assert not thread.is_alive()
 
 
@@ -187,7 +195,7 @@ def test_a_forked_child_connects_anew(client, memory_server):
     program = (
         "import os, sys, statehouse\n"
         f"client = statehouse.Statehouse({memory_server.url!r})\n"
-        "txn = client.begin_transaction()\n"
+        "txn = client.begin_transaction(local=False)\n"
         "txn.write('a', 'parent', {})\n"
         "child = os.fork()\n"
         "if child == 0:\n"
@@ -234,13 +242,13 @@ def test_killed_in_the_middle_of_a_call(mortal_server):
         client.health()
         killed_at = time.monotonic()
         process.kill()
-        assert isinstance(call.exception(timeout=5), ConnectionError)
-        assert time.monotonic() - killed_at < 1.0
+        assert isinstance(call.exception(timeout=30), ConnectionError)
+        assert time.monotonic() - killed_at < 5.0  # long before its deadline
 
 
 def test_a_call_has_a_deadline(memory_server):
     memory_server.hold = {"ListKeys"}
     with Statehouse(memory_server.url, timeout_s=0.2) as client:
-        with pytest.raises(ConnectionError, match=r"within 0\.2 s"):
+        with pytest.raises(ConnectionError, match=r"within 0\.2 s|Deadline Exceeded"):  # the server may be faster
             client.list_keys("a")
-        assert client.health() == "ok"
+        assert client.health(timeout_s=30) == "ok"

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from client.fix_server import cancelled_once
 
 from statehouse import (
     AsyncStatehouse,
@@ -23,7 +24,7 @@ from statehouse.rpc.client.faults import DeadlineError, LostCallError, NotConnec
 def test_a_second_commit_is_an_error_without_a_call(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            txn = await client.begin_transaction()
+            txn = await client.begin_transaction(local=False)
             assert await txn.commit() == 1
             memory_server.cancelled.clear()
             for again in (txn.commit, txn.abort):
@@ -44,7 +45,7 @@ def test_two_tasks_that_commit_one_transaction_commit_it_once(run, memory_server
     async def main():
         outcomes = []
         async with AsyncStatehouse(memory_server.url) as client:
-            txn = await client.begin_transaction()
+            txn = await client.begin_transaction(local=False)
 
             async def commit():
                 try:
@@ -63,7 +64,7 @@ def test_two_tasks_that_commit_one_transaction_commit_it_once(run, memory_server
 def test_abort_is_idempotent_and_ends_it(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            txn = await client.begin_transaction()
+            txn = await client.begin_transaction(local=False)
             await txn.write("a", "k", {})
             await txn.abort()
             await txn.abort()
@@ -79,7 +80,7 @@ def test_leaving_by_an_exception_aborts(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
             with pytest.raises(KeyError):  # noqa: PT012
-                async with await client.begin_transaction() as txn:
+                async with await client.begin_transaction(local=False) as txn:
                     await txn.write("a", "k", {})
                     raise KeyError
             assert memory_server.open == {}
@@ -92,7 +93,7 @@ def test_leaving_by_cancellation_aborts_too(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
             with anyio.CancelScope() as scope:
-                async with await client.begin_transaction():
+                async with await client.begin_transaction(local=False):
                     scope.cancel()
                     await anyio.sleep_forever()
             assert memory_server.open == {}
@@ -107,9 +108,9 @@ def test_an_abort_that_fails_or_hangs_does_not_hide_the_exception(run, memory_se
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
             with pytest.raises(KeyError):
-                async with await client.begin_transaction():
+                async with await client.begin_transaction(local=False):
                     raise KeyError
-            txn = await client.begin_transaction()
+            txn = await client.begin_transaction(local=False)
         with pytest.raises(KeyError):  # now the client is closed
             async with txn:
                 raise KeyError
@@ -120,9 +121,9 @@ def test_an_abort_that_fails_or_hangs_does_not_hide_the_exception(run, memory_se
 def test_what_ended_inside_its_block_is_left_alone(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            async with await client.begin_transaction() as committed:
+            async with await client.begin_transaction(local=False) as committed:
                 assert await committed.commit() == 1
-            async with await client.begin_transaction() as aborted:
+            async with await client.begin_transaction(local=False) as aborted:
                 await aborted.abort()
             assert len(memory_server.committed) == 1
 
@@ -132,7 +133,7 @@ def test_what_ended_inside_its_block_is_left_alone(run, memory_server):
 def test_a_lost_answer_leaves_the_outcome_to_the_next_commit(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            txn = await client.begin_transaction()
+            txn = await client.begin_transaction(local=False)
             await txn.write("a", "k", {"n": 1})
             memory_server.lose_answer_of_commit = True
             with pytest.raises(ConnectionError, match="the answer was lost"):
@@ -154,9 +155,8 @@ def test_a_cancelled_commit_may_be_asked_for_again(run, memory_server):
 
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            txn = await client.begin_transaction()
-            with anyio.move_on_after(0.05):
-                await txn.commit()
+            txn = await client.begin_transaction(local=False)
+            await cancelled_once(lambda: memory_server.held, txn.commit())
             assert "not known" in repr(txn)
             memory_server.released.set()
             assert await txn.commit() == 1
@@ -169,9 +169,8 @@ def test_a_commit_that_never_happened_says_so_when_asked_again(run, memory_serve
 
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            txn = await client.begin_transaction()
-            with anyio.move_on_after(0.05):
-                await txn.commit()
+            txn = await client.begin_transaction(local=False)
+            await cancelled_once(lambda: memory_server.held, txn.commit())
             memory_server.open.clear()  # the daemon was restarted, and open transactions with it
             memory_server.hold = set()
             with pytest.raises(TransactionError, match="no transaction"):
@@ -186,7 +185,7 @@ def test_the_block_of_an_undecided_commit_asks_again_or_leaves_it_open(run, memo
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
             memory_server.lose_answer_of_commit = True
-            async with await client.begin_transaction() as settled:
+            async with await client.begin_transaction(local=False) as settled:
                 with pytest.raises(ConnectionError):
                     await settled.commit()
                 memory_server.lose_answer_of_commit = False
@@ -194,7 +193,7 @@ def test_the_block_of_an_undecided_commit_asks_again_or_leaves_it_open(run, memo
 
             memory_server.lose_answer_of_commit = True
             with pytest.raises(ConnectionError):
-                async with await client.begin_transaction() as later:
+                async with await client.begin_transaction(local=False) as later:
                     await later.commit()
             memory_server.lose_answer_of_commit = False
             assert await later.commit() == 2
@@ -239,7 +238,7 @@ def test_what_a_failed_commit_leaves(run, error, state):
 def test_an_already_committed_id_without_a_lost_answer_is_an_error(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            txn = await client.begin_transaction()
+            txn = await client.begin_transaction(local=False)
             twin = async_transaction.AsyncTransaction(client, txn.txn_id, "default")
             assert await twin.commit() == 1
             with pytest.raises(TransactionError) as caught:
@@ -252,7 +251,7 @@ def test_an_already_committed_id_without_a_lost_answer_is_an_error(run, memory_s
 def test_a_bad_value_is_refused_before_anything_is_sent(run, memory_server):
     async def main():
         async with AsyncStatehouse(memory_server.url) as client:
-            txn = await client.begin_transaction()
+            txn = await client.begin_transaction(local=False)
             with pytest.raises(ValueError, match=r"value\.n"):
                 await txn.write("a", "k", {"n": 2**60})
             assert "Write" not in memory_server.cancelled

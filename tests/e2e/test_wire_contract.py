@@ -381,7 +381,7 @@ def test_an_expired_transaction_frees_its_memory_by_itself(make_daemon, connect)
     limits = ("--limit-value-bytes", "--limit-transaction-bytes", "--limit-staged-bytes")
     options = [each for limit in limits for each in (limit, str(8 * KIB))]
     wire = connect(make_daemon(options=options).start().address)
-    left = wire.begin(timeout_ms=300)
+    left = wire.begin(timeout_ms=1_500)  # of which the calls below may not take much
     wire.call("Write", txn_id=left, agent_id="a", key="k", value=struct_of(6 * KIB))
     other = wire.begin(timeout_ms=60_000)
     names = {"txn_id": other, "agent_id": "a", "key": "k", "value": struct_of(6 * KIB)}

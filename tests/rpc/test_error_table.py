@@ -25,6 +25,9 @@ CONTRACT = [
     (errors.UnavailableError, ErrorCode.INTERNAL_ERROR, "UNAVAILABLE"),
     (errors.InternalError, ErrorCode.INTERNAL_ERROR, "INTERNAL"),
     (errors.OverloadedError, ErrorCode.INVALID_REQUEST, "RESOURCE_EXHAUSTED"),
+    (errors.NotFoundError, ErrorCode.AGENT_NOT_FOUND, "NOT_FOUND"),
+    (errors.AgentExistsError, ErrorCode.AGENT_EXISTS, "ALREADY_EXISTS"),
+    (errors.AgentDeletedError, ErrorCode.AGENT_DELETED, "FAILED_PRECONDITION"),
 ]
 
 
@@ -72,6 +75,21 @@ def test_a_transaction_s_code_is_a_transaction_error_under_any_status(code, stat
     came = decode_error(int(status), "", trailer)
     assert type(came) is errors.TransactionError
     assert came.code is code
+
+
+AGENT_ERRORS = [
+    (ErrorCode.AGENT_NOT_FOUND, errors.NotFoundError),
+    (ErrorCode.AGENT_EXISTS, errors.AgentExistsError),
+    (ErrorCode.AGENT_DELETED, errors.AgentDeletedError),
+]
+
+
+@pytest.mark.parametrize(("code", "error_class"), AGENT_ERRORS)
+@pytest.mark.parametrize("status", [GrpcStatus.UNKNOWN, GrpcStatus.NOT_FOUND, GrpcStatus.ABORTED, 99])
+def test_an_agent_s_code_is_its_error_under_any_status(code, error_class, status):
+    trailer = pb.StatehouseError(code=int(code), message="no", details={"commit_ts": "7"}).SerializeToString()
+    came = decode_error(int(status), "", trailer)
+    assert (type(came), came.code, came.details) == (error_class, code, {"commit_ts": "7"})
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,18 @@ from hypothesis import strategies as st
 from statehouse.errors import ErrorCode, InvalidRequestError
 from statehouse.limits import Limits
 from statehouse.rpc.server import struct_value
-from statehouse.rpc.server.requests import Requests
+from statehouse.rpc.server.requests_reads import NOW, ReadRequests
+from statehouse.rpc.server.requests_streams import StreamRequests
+from statehouse.rpc.server.requests_transactions import TransactionRequests
 from statehouse.rpc.server.struct_value import NESTED_MESSAGES, check_struct
 from statehouse.storage.v1 import log_pb2
 from statehouse.storage.wire import length_delimited, varint
 from statehouse.types import AgentId
 from statehouse.v1 import statehouse_pb2 as pb
 
-REQUESTS = Requests(Limits())
+CHANGES = TransactionRequests(Limits())
+READS = ReadRequests(Limits())
+STREAMS = StreamRequests(Limits())
 OBJECTS, LISTS = 33, 48
 
 
@@ -54,14 +58,14 @@ def request_of(name, **fields):
 
 # Each call that has names, with the method that reads it.
 CALLS = [
-    ("Delete", REQUESTS.delete, ("txn_id", "agent_id", "key", "namespace")),
-    ("Commit", REQUESTS.commit, ("txn_id",)),
-    ("Abort", REQUESTS.abort, ("txn_id",)),
-    ("GetState", REQUESTS.get_state, ("agent_id", "key", "namespace")),
-    ("GetStateAtVersion", REQUESTS.get_state_at_version, ("agent_id", "key", "namespace")),
-    ("ListKeys", REQUESTS.list_keys, ("agent_id", "namespace")),
-    ("ScanPrefix", REQUESTS.scan_prefix, ("agent_id", "prefix", "namespace")),
-    ("Replay", REQUESTS.replay, ("agent_id", "namespace")),
+    ("Delete", CHANGES.delete, ("txn_id", "agent_id", "key", "namespace")),
+    ("Commit", CHANGES.commit, ("txn_id",)),
+    ("Abort", CHANGES.abort, ("txn_id",)),
+    ("GetState", READS.get_state, ("agent_id", "key", "namespace")),
+    ("GetStateAtVersion", READS.get_state_at_version, ("agent_id", "key", "namespace")),
+    ("ListKeys", READS.list_keys, ("agent_id", "namespace")),
+    ("ScanPrefix", READS.scan_prefix, ("agent_id", "prefix", "namespace")),
+    ("Replay", STREAMS.replay, ("agent_id", "namespace")),
 ]
 LIMIT_OF = {"agent_id": 256, "namespace": 256, "key": 1024, "prefix": 1024}
 NAMES = [(name, read, field, fields) for name, read, fields in CALLS for field in fields]
@@ -95,46 +99,46 @@ def test_the_limit_of_a_name_is_in_bytes(name, read, field, fields, character):
 @pytest.mark.parametrize("field", ["agent_id", "namespace", "key"])
 def test_write_checks_its_names_too(field):
     limit = LIMIT_OF[field]
-    REQUESTS.write(write(**{field: "x" * limit}))
+    CHANGES.write(write(**{field: "x" * limit}))
     with pytest.raises(InvalidRequestError, match=f"{field} is {limit + 1} bytes"):
-        REQUESTS.write(write(**{field: "x" * (limit + 1)}))
+        CHANGES.write(write(**{field: "x" * (limit + 1)}))
     if field != "namespace":
         with pytest.raises(InvalidRequestError, match=f"{field} is empty"):
-            REQUESTS.write(write(**{field: ""}))
+            CHANGES.write(write(**{field: ""}))
     with pytest.raises(InvalidRequestError, match="txn_id is empty"):
-        REQUESTS.write(write(txn_id=""))
+        CHANGES.write(write(txn_id=""))
 
 
 def test_limits_are_those_of_the_settings(small_limits):
     with pytest.raises(InvalidRequestError, match="key is 9 bytes; the limit is 8"):
-        Requests(small_limits).get_state(request_of("GetState", agent_id="a", key="123456789"))
+        ReadRequests(small_limits).get_state(request_of("GetState", agent_id="a", key="123456789"))
 
 
 @given(st.text(min_size=1, max_size=60), st.text(max_size=60), st.text(min_size=1, max_size=60))
 def test_names_come_through_as_they_are(agent_id, namespace, key):
     request = request_of("GetState", agent_id=agent_id, namespace=namespace, key=key)
-    assert REQUESTS.get_state(request) == (AgentId(namespace or "default", agent_id), key)
+    assert READS.get_state(request) == (AgentId(namespace or "default", agent_id), key, NOW)
 
 
 def test_separators_in_names_mean_nothing():
-    one = REQUESTS.get_state(request_of("GetState", namespace="a:b", agent_id="c", key="k"))
-    other = REQUESTS.get_state(request_of("GetState", namespace="a", agent_id="b:c", key="k"))
+    one = READS.get_state(request_of("GetState", namespace="a:b", agent_id="c", key="k"))
+    other = READS.get_state(request_of("GetState", namespace="a", agent_id="b:c", key="k"))
     assert one != other
 
 
 def test_optional_fields_that_are_not_there_are_none():
-    assert REQUESTS.begin(b"") is None
-    assert REQUESTS.begin(request_of("BeginTransaction", timeout_ms=0)) == 0
-    open_ended = REQUESTS.replay(request_of("Replay", agent_id="a"))
+    assert CHANGES.begin(b"") is None
+    assert CHANGES.begin(request_of("BeginTransaction", timeout_ms=0)) == 0
+    open_ended = STREAMS.replay(request_of("Replay", agent_id="a"))
     assert (open_ended.start_ts, open_ended.end_ts) == (None, None)
-    closed = REQUESTS.replay(request_of("Replay", agent_id="a", start_ts=0, end_ts=2**64 - 1))
+    closed = STREAMS.replay(request_of("Replay", agent_id="a", start_ts=0, end_ts=2**64 - 1))
     assert (closed.start_ts, closed.end_ts) == (0, 2**64 - 1)
 
 
-@pytest.mark.parametrize("read", [read for _, read, _ in CALLS] + [REQUESTS.write, REQUESTS.begin])
+@pytest.mark.parametrize("read", [read for _, read, _ in CALLS] + [CHANGES.write, CHANGES.begin])
 @pytest.mark.parametrize("request_bytes", [b"\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe\x12\x01a\x1a\x01k"])
 def test_what_is_not_protobuf_or_not_utf_8_is_refused(read, request_bytes):
-    if read == REQUESTS.begin and request_bytes != b"\xff":
+    if read == CHANGES.begin and request_bytes != b"\xff":
         request_bytes = b"\x08"
     with pytest.raises(InvalidRequestError, match=r"^the request is not a well-formed \w+Request$"):
         read(request_bytes)
@@ -147,18 +151,18 @@ def test_a_value_is_kept_byte_for_byte():
     # Keys in an order that no serializer would choose, a map entry twice, a field from the future.
     entry = [length_delimited(1, length_delimited(1, key) + length_delimited(2, b"\x08\x00")) for key in (b"z", b"a")]
     value = entry[0] + entry[1] + entry[0] + length_delimited(15, b"later")
-    assert REQUESTS.write(write(value)).value == value
+    assert CHANGES.write(write(value)).value == value
 
 
 def test_an_empty_object_is_a_value_and_none_is_not():
-    assert REQUESTS.write(write(b"")).value == b""
+    assert CHANGES.write(write(b"")).value == b""
     with pytest.raises(InvalidRequestError, match="value is missing"):
-        REQUESTS.write(request_of("Write", txn_id="t", agent_id="a", key="k"))
+        CHANGES.write(request_of("Write", txn_id="t", agent_id="a", key="k"))
 
 
 def test_a_value_in_pieces_is_merged_as_a_parser_would():
     request = write(encoded({"a": 1})) + length_delimited(5, encoded({"b": [2]}))
-    value = struct_pb2.Struct.FromString(REQUESTS.write(request).value)
+    value = struct_pb2.Struct.FromString(CHANGES.write(request).value)
     assert dict(value) == {"a": 1, "b": value["b"]}
     assert list(value["b"]) == [2]
 
@@ -166,9 +170,9 @@ def test_a_value_in_pieces_is_merged_as_a_parser_would():
 def test_the_limit_of_a_value():
     limit = Limits().value_bytes
     overhead = len(encoded({"k": "x" * 1_000_000})) - 1_000_000
-    assert len(REQUESTS.write(write(encoded({"k": "x" * (limit - overhead)}))).value) == limit
+    assert len(CHANGES.write(write(encoded({"k": "x" * (limit - overhead)}))).value) == limit
     with pytest.raises(InvalidRequestError, match=f"value is {limit + 1} bytes; the limit is {limit}") as refused:
-        REQUESTS.write(write(encoded({"k": "x" * (limit - overhead + 1)})))
+        CHANGES.write(write(encoded({"k": "x" * (limit - overhead + 1)})))
     assert refused.value.details == {"limit": str(limit), "size": str(limit + 1)}
 
 
@@ -277,7 +281,7 @@ def test_a_lookalike_of_infinity_outside_a_number_is_no_number():
 def test_a_value_without_a_kind_is_kept_and_stands_for_null():
     for value in (length_delimited(1, length_delimited(1, b"k")), encoded({"k": [1]}) + b"\x0a\x05\x0a\x01n\x12\x00"):
         check_struct(value)
-        assert REQUESTS.write(write(value)).value == value
+        assert CHANGES.write(write(value)).value == value
     none_set = struct_pb2.Struct.FromString(length_delimited(1, length_delimited(1, b"k")))
     assert json_format.MessageToDict(none_set) == {"k": None}
 

@@ -10,17 +10,19 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from google.protobuf.struct_pb2 import Struct
 
+from statehouse.limits import TTL_MOST_S
 from statehouse.storage.commit import AgentCounters, GroupCommit, PreparedCommit, empty_commit, prepare_section
 from statehouse.storage.disk import RealDisk
 from statehouse.storage.keys import EVERYTHING, agent_prefix
 from statehouse.storage.memory_view import MemoryView
+from statehouse.storage.record_notes import NO_NOTES, Idempotency, LeaseChange, Notes
 from statehouse.storage.recovery import OpenedStore, RecoveryReporter, StorePlace, StoreSettings, open_store
-from statehouse.storage.section import agent_fields
+from statehouse.storage.section import agent_fields, metadata_fields
 from statehouse.storage.simdisk import SimulatedDisk
-from statehouse.storage.store import Store
+from statehouse.storage.store import Earlier, LeaseRow, Store
 from statehouse.storage.view import View, ViewDamagedError, ViewWriteError
 from statehouse.storage.view_home import LevelDBHome
 from statehouse.types import AgentId
@@ -30,6 +32,8 @@ STORE_ID = bytes(range(16))
 ALICE = AgentId("default", "alice")
 BOB = AgentId("default", "bob")
 CAROL = AgentId("other", "carol")
+UNWRITTEN = AgentId("other", "has only leases")
+METADATA = (("run", "r-1"), ("", "no name"), ("model", ""), ("b", "x" * 200), ("\N{SNOWMAN}", "\N{SNOWMAN}\0"))
 FULL = ViewWriteError("no space left on device", full=True)
 
 
@@ -57,6 +61,7 @@ class FailingView:
         for batch in home.batches:
             self._rows.apply(batch)
         self.get = self._rows.get
+        self.get_many = self._rows.get_many
         self.scan = self._rows.scan
         self.snapshot = self._rows.snapshot
         self.close = self._rows.close
@@ -90,6 +95,7 @@ class FailingHome:
     batches: list | None = None
     fault: ViewFault | None = None
     find_error: Exception | None = None
+    write_error: Exception | None = None
     condemned: bool = False
     aside: list = field(factory=list)
 
@@ -116,6 +122,10 @@ class FailingHome:
         self.condemned = False
         self.find_error = None
         return "aside"
+
+    def check_writable(self) -> None:
+        if self.write_error is not None:
+            raise self.write_error
 
     def condemn(self) -> None:
         self.condemned = True
@@ -186,8 +196,9 @@ class StoreBench:
         return StoreBench(self.disk.crash(rng), self.home.after_crash(rng), self.root, self.segment_bytes)
 
     def log_content(self) -> dict[str, bytes]:
+        """Every file of the log but the note of what was taken back from it."""
         found = {}
-        for name in sorted(self.disk.list_dir(f"{self.root}log")):
+        for name in sorted(set(self.disk.list_dir(f"{self.root}log")) - {"taken-back"}):
             file = self.disk.open(f"{self.root}log/{name}", read_only=True)
             found[name] = file.read_at(0, file.size())
             file.close()
@@ -219,6 +230,12 @@ def leveldb_bench(tmp_path: Path):
     bench.close()
 
 
+@pytest.fixture(params=["store_bench", "leveldb_bench"], ids=["memory", "leveldb"])
+def any_bench(request):
+    """Either of these."""
+    return request.getfixturevalue(request.param)
+
+
 # The writer
 
 
@@ -228,6 +245,10 @@ class Txn:
 
     txn_id: str
     legs: dict[AgentId, list[tuple[bytes, bytes | None]]] = Factory(dict)
+    metadata: dict[str, str] = Factory(dict)
+    notes: Notes = NO_NOTES
+    ttls_s: tuple[int, ...] = ()
+    """Of the writes of each agent, in turn; () and 0: none."""
 
 
 @frozen
@@ -238,6 +259,8 @@ class Committed:
     commit_ts: int
     time_ns: int
     legs: dict[AgentId, list[tuple[bytes, bytes | None, int]]]
+    metadata: dict[str, str] = Factory(dict)
+    notes: Notes = NO_NOTES
 
 
 @define
@@ -278,8 +301,10 @@ class Writer:
         for commit_ts, txn in enumerate(txns, first_ts):
             sections, legs = [], {}
             for agent in sorted(txn.legs):
-                operations, live = [], 0
-                for key, content in txn.legs[agent]:
+                operations, live, ttls_s = [], 0, {}
+                for place, (key, content) in enumerate(txn.legs[agent]):
+                    if content is not None and txn.ttls_s and (ttl_s := txn.ttls_s[place % len(txn.ttls_s)]):
+                        ttls_s[place] = ttl_s
                     version, _, before = latest.get((agent, key), (0, 0, None))
                     live += (content is not None) - (before is not None)
                     latest[agent, key] = (version + 1, commit_ts, content)
@@ -289,17 +314,27 @@ class Writer:
                 if agent not in known:
                     after = after.at(0, 0)
                 sections.append(
-                    prepare_section(agent_prefix(agent), agent_fields(agent), txn.txn_id, operations, after)
+                    prepare_section(
+                        agent_prefix(agent),
+                        agent_fields(agent),
+                        txn.txn_id,
+                        operations,
+                        after,
+                        metadata_fields(txn.metadata),
+                        ttls_s,
+                    )
                 )
                 legs[agent] = operations
-            prepared.append(PreparedCommit(txn.txn_id, sections) if sections else empty_commit(txn.txn_id))
-            committed.append(Committed(txn.txn_id, commit_ts, self.now_ns, legs))
+            prepared.append(
+                PreparedCommit(txn.txn_id, sections, txn.notes) if sections else empty_commit(txn.txn_id, txn.notes)
+            )
+            committed.append(Committed(txn.txn_id, commit_ts, self.now_ns, legs, txn.metadata, txn.notes))
         return GroupCommit(first_ts, self.now_ns, prepared), committed
 
     def commit_randomly(
         self, rng: random.Random, transactions: int, *, agents: Sequence[AgentId] = (ALICE, BOB, CAROL)
     ):
-        """Groups of random transactions: writes small and large, deletes, several agents, none."""
+        """Groups of random transactions: writes small and large, deletes, several agents, none; metadata, notes."""
         left = transactions
         while left:
             group = [random_txn(self, rng, agents) for _ in range(min(left, rng.randint(1, 5)))]
@@ -314,7 +349,25 @@ def random_txn(writer: Writer, rng: random.Random, agents: Sequence[AgentId]) ->
         size = rng.choice((20, 40, 256, 257, 700))
         content = None if rng.random() < 0.3 else value(size, rng.randrange(100))
         operations.append((rng.choice(agents), key, content))
-    return writer.txn(*operations)
+    metadata = dict(rng.sample(METADATA, rng.choice((0, 0, 1, 3))))
+    return evolve(
+        writer.txn(*operations),
+        metadata=metadata,
+        notes=random_notes(rng, agents, has_operations=bool(operations)),
+        ttls_s=rng.choice(((), (), (60,), (0, 1, TTL_MOST_S))),
+    )
+
+
+def random_notes(rng: random.Random, agents: Sequence[AgentId], *, has_operations: bool) -> Notes:
+    """Now and then an idempotency key, which some share, or, without operations, the change of a lease, or a sweep."""
+    if rng.random() < 0.6:
+        return NO_NOTES
+    if has_operations:
+        return Notes(idempotency=Idempotency(rng.choice((b"i", b"i\x00", b"job/7")), rng.randbytes(32)))
+    if rng.random() < 0.3:
+        return Notes(swept_until_ns=rng.choice((0, rng.randrange(2**62))))
+    holder, expires_at_ns = rng.choice((("", 0), ("worker \N{SNOWMAN}", 2**62 + rng.randrange(1_000))))
+    return Notes(lease=LeaseChange(rng.choice((*agents, UNWRITTEN)), rng.randint(1, 300), holder, expires_at_ns))
 
 
 # The judge
@@ -328,6 +381,18 @@ def latest_of(history: Iterable[Committed]) -> dict[tuple[AgentId, bytes], tuple
             for key, content, version in operations:
                 latest[agent, key] = (version, committed.commit_ts, content)
     return latest
+
+
+def noted(history: Iterable[Committed]) -> tuple[dict[tuple[AgentId, bytes], Earlier], dict[AgentId, LeaseRow]]:
+    """The newest commit with each idempotency key, by agent and key; the newest lease of each agent."""
+    earlier, leases = {}, {}
+    for committed in history:
+        if (idempotency := committed.notes.idempotency) is not None:
+            row = Earlier(committed.commit_ts, committed.time_ns, idempotency.fingerprint)
+            earlier.update({(agent, idempotency.key): row for agent in committed.legs})
+        if (lease := committed.notes.lease) is not None:
+            leases[lease.agent] = LeaseRow(committed.commit_ts, lease.epoch, lease.holder, lease.expires_at_ns)
+    return earlier, leases
 
 
 def counters_of(history: Iterable[Committed]) -> dict[AgentId, AgentCounters]:
@@ -350,13 +415,19 @@ def counters_of(history: Iterable[Committed]) -> dict[AgentId, AgentCounters]:
 
 
 def judge(store: Store, history: Sequence[Committed]) -> None:
-    """Hold every read of the store against the history."""
+    """Hold every read of the store against the history, before anything has expired."""
+    store.now_ns = lambda: 0
     assert store.head_ts == len(history)
     latest, counters = latest_of(history), counters_of(history)
     for (agent, key), found in latest.items():
         assert _state(GetStateResponse.FromString(store.get_state(agent, key))) == found
     for committed in history[-50:]:
         assert store.committed_ts(committed.txn_id) == committed.commit_ts
+    earlier, leases = noted(history)
+    for (agent, key), row in earlier.items():
+        assert store.idempotent(agent_prefix(agent), key) == row
+    for agent, lease in leases.items():
+        assert store.lease(agent_prefix(agent)) == lease
     for agent, expected in counters.items():
         assert store.counters(agent_prefix(agent)) == expected
         live = sorted(key for (a, key), (_, _, content) in latest.items() if a == agent and content is not None)
@@ -371,7 +442,7 @@ def judge(store: Store, history: Sequence[Committed]) -> None:
             (committed.txn_id, committed.commit_ts, committed.time_ns) for committed in touched
         ]
         for event, committed in zip(events, touched, strict=True):
-            assert (event.namespace, event.agent_id) == agent
+            assert (event.namespace, event.agent_id, dict(event.metadata)) == (*agent, committed.metadata)
             assert [
                 (op.key.encode(), op.value.SerializeToString() if op.HasField("value") else None, op.version)
                 for op in event.operations

@@ -7,17 +7,28 @@ from statehouse.limits import VALUE_INLINE_BYTES
 from statehouse.storage import keys
 from statehouse.storage.commit import AgentCounters, GroupCommit, PreparedCommit, empty_commit, prepare_section
 from statehouse.storage.event_log import Placement
+from statehouse.storage.expiry_keys import fork_expiry_key
 from statehouse.storage.keys import agent_prefix
-from statehouse.storage.section import agent_fields
-from statehouse.storage.stored_value import ValuePointer, inline_value, section_reads, unpack_outcome
+from statehouse.storage.note_rows import END_ROW, child_row, commit_row, fork_row, idempotency_row, lease_row
+from statehouse.storage.record_notes import (
+    ForkNote,
+    Idempotency,
+    Inherited,
+    LeaseChange,
+    Notes,
+    encode_notes,
+    read_notes,
+)
+from statehouse.storage.section import agent_fields, metadata_fields, sections_of
+from statehouse.storage.stored_value import ValuePointer, event_counts, inline_value, section_reads, unpack_outcome
 from statehouse.storage.v1.log_pb2 import AgentMeta, LogRecord, Watermark
 
 CHAIN = b"c" * 32
 
 
-def prepared(agent, txn_id, operations, counters=None):
+def prepared(agent, txn_id, operations, counters=None, metadata=b""):
     counters = counters or AgentCounters(commits=1, operations=len(operations))
-    return prepare_section(agent_prefix(agent), agent_fields(agent), txn_id, operations, counters)
+    return prepare_section(agent_prefix(agent), agent_fields(agent), txn_id, operations, counters, metadata)
 
 
 def unknown(prefix):
@@ -71,10 +82,113 @@ def test_an_empty_commit_is_in_no_agents_columns():
     assert unpack_outcome(writes[keys.outcome_key(0, "t")]) == 1
 
 
+KEYED = Notes(Idempotency(b"job", b"f" * 32))
+LEASE = LeaseChange(BOB, 2, "worker", 77)
+
+
+def test_an_idempotency_key_has_a_row_in_each_agent_that_was_written_to():
+    sections = [prepared(agent, "t", [(b"k", value(10), 1)]) for agent in (ALICE, BOB)]
+    group = GroupCommit(4, 99, [PreparedCommit("t", sections, KEYED), PreparedCommit("u", sections[:1])])
+    first, second = group.payloads()
+    assert (read_notes(first), first.endswith(encode_notes(KEYED))) == (KEYED, True)
+    assert len(sections_of(first)) == 2
+    assert LogRecord.FromString(first).idempotency.key == "job"
+    assert not LogRecord.FromString(second).HasField("idempotency")
+    writes, _ = writes_of(group)
+    row = idempotency_row(99, b"f" * 32)
+    for agent in (ALICE, BOB):
+        assert writes[keys.idempotency_key(agent_prefix(agent), b"job", 4)] == row
+    assert sum(row == found for found in writes.values()) == 2
+
+
+def test_a_change_of_a_lease_is_an_empty_commit_with_a_row_in_its_agent_alone():
+    group = GroupCommit(3, 5, [empty_commit("t", Notes(lease=LEASE))])
+    writes, _ = writes_of(group)
+    lease_key = keys.lease_key(agent_prefix(BOB), 3)
+    assert set(writes) == {keys.WATERMARK_KEY, keys.outcome_key(0, "t"), lease_key}
+    assert writes[lease_key] == lease_row(LEASE)
+    assert group.sections() == []
+
+
+def test_a_fork_is_an_empty_commit_with_four_rows_however_much_it_inherits():
+    fork = ForkNote(ALICE._replace(agent_id="child"), ALICE, 7, Inherited(2, 6, 3, 5, 4))
+    group = GroupCommit(9, 5, [empty_commit("t", Notes(fork=fork))])
+    writes, _ = writes_of(group)
+    child, parent = agent_prefix(fork.agent), agent_prefix(ALICE)
+    outcome_key = keys.outcome_key(0, "t")
+    assert {key: row for key, row in writes.items() if key not in (keys.WATERMARK_KEY, outcome_key)} == {
+        keys.fork_key(child): fork_row(fork, 9),
+        keys.meta_key(child): AgentCounters(2, 6, 3, 5, 4).pack(),
+        keys.child_key(parent, 9): child_row(fork),
+        fork_expiry_key(5, child): commit_row(9),
+    }
+    assert group.next_expiry_ns == 6
+    assert group.sections() == []
+
+
+def test_an_agents_end_has_a_row_beside_its_tombstones():
+    section = prepared(ALICE, "t", [(b"k", None, 2)], AgentCounters(1, 0, 2, 2, 0))
+    writes, _ = writes_of(GroupCommit(3, 5, [PreparedCommit("t", [section], Notes(end=ALICE))]))
+    prefix = agent_prefix(ALICE)
+    assert writes[keys.end_key(prefix, 3)] == END_ROW
+    assert writes[keys.state_key(prefix, b"k")] == inline_value(None, 2, 3)
+    assert event_counts(writes[keys.event_key(prefix, 3)]) == (2, 2, 0)
+    writes, _ = writes_of(GroupCommit(4, 5, [empty_commit("t", Notes(end=ALICE))]))
+    assert set(writes) == {keys.WATERMARK_KEY, keys.outcome_key(0, "t"), keys.end_key(prefix, 4)}
+
+
+def test_an_event_row_has_the_counters_behind_its_commit():
+    counters = [AgentCounters(commits=1, operations=2, live_keys=1), AgentCounters(commits=2, operations=3)]
+    operations = [[(b"a", value(10), 1), (b"b", None, 1)], [(b"a", None, 2)]]
+    commits = [
+        PreparedCommit(f"t{number}", [prepared(ALICE, f"t{number}", *each)])
+        for number, each in enumerate(zip(operations, counters, strict=True))
+    ]
+    writes, _ = writes_of(GroupCommit(5, 1, commits))
+    rows = [writes[keys.event_key(agent_prefix(ALICE), commit_ts)] for commit_ts in (5, 6)]
+    assert [event_counts(row) for row in rows] == [(1, 2, 1), (2, 3, 0)]
+
+
+def test_notes_count_in_the_size_of_a_commit():
+    plain = empty_commit("t")
+    assert empty_commit("t", KEYED).size_bytes == plain.size_bytes + len(encode_notes(KEYED))
+
+
+def test_the_metadata_stands_in_every_section():
+    metadata = {"run": "1", "model": "m"}
+    sections = [
+        prepared(agent, "t", [(b"k", value(10), 1)], metadata=metadata_fields(metadata)) for agent in (ALICE, BOB)
+    ]
+    (payload,) = GroupCommit(4, 99, [PreparedCommit("t", sections)]).payloads()
+    assert [dict(section.metadata) for section in LogRecord.FromString(payload).sections] == [metadata] * 2
+
+
+def test_what_became_durable_is_told_as_the_sections_that_replay_sends():
+    group = GroupCommit(
+        6,
+        99,
+        [
+            PreparedCommit("t", [prepared(agent, "t", [(b"k", value(10), 1)]) for agent in (BOB, ALICE)], KEYED),
+            empty_commit("u", Notes(lease=LEASE)),
+            empty_commit("v"),
+            PreparedCommit("w", [prepared(ALICE, "w", []), prepared(BOB, "w", [(b"k", None, 2)])]),
+        ],
+    )
+    payloads = group.payloads()
+    told = group.sections()
+    assert [(commit_ts, prefix) for commit_ts, prefix, _ in told] == [
+        (6, agent_prefix(BOB)),
+        (6, agent_prefix(ALICE)),
+        (9, agent_prefix(BOB)),
+    ]
+    in_log = [payload[first:last] for payload in payloads for first, last in sections_of(payload)]
+    assert [section for *_, section in told] == [in_log[0], in_log[1], in_log[5]]
+
+
 def test_the_watermark_is_the_groups_end():
     writes, _ = writes_of(GroupCommit(4, 99, [empty_commit("t"), empty_commit("u")]))
     assert Watermark.FromString(writes[keys.WATERMARK_KEY]) == Watermark(
-        commit_ts=5, chain=CHAIN, format_version=1, committed_at_ns=99
+        commit_ts=5, chain=CHAIN, format_version=2, committed_at_ns=99
     )
 
 

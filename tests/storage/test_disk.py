@@ -230,3 +230,11 @@ def test_a_failed_sync_of_a_directory_names_it_and_leaks_nothing(tmp_path, monke
         RealDisk().sync_dir(str(tmp_path))
     assert caught.value.filename == str(tmp_path)
     assert open_descriptors() == before
+
+
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path):
+    """Found by a newcomer: a named pipe in a segment's place hung starts, verifications and the daemon's stop."""
+    os.mkfifo(tmp_path / "pipe")
+    for read_only in (True, False):
+        with pytest.raises(OSError, match="it is not a file"):
+            RealDisk().open(str(tmp_path / "pipe"), read_only=read_only)

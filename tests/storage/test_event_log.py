@@ -37,7 +37,7 @@ def test_a_new_log_is_empty_and_its_first_segment_allocated(bench):
     log = bench.open()
     assert log.head == LogHead(0, genesis_chain(STORE_ID))
     assert (log.store_id, log.size_bytes, log.poisoned) == (STORE_ID, HEADER_BYTES, False)
-    assert bench.disk.list_dir(DIRECTORY) == ["00000000000000000001.log"]
+    assert sorted(bench.disk.list_dir(DIRECTORY)) == ["00000000000000000001.log", "taken-back"]
     assert len(bench.content()) == SEGMENT
     log.close()
     assert reopened(bench) == []
@@ -171,7 +171,8 @@ def test_a_real_disk_keeps_it_too(tmp_path):
     log = open_log()
     assert [record.payload for record in bench.found] == contents[:-1]
     assert [record.payload for record in log.records(30)] == contents[30:-1]
-    assert sorted(path.name for path in (tmp_path / "log").iterdir()) == [f"{1 + 7 * n:020d}.log" for n in range(6)]
+    segments = [f"{1 + 7 * n:020d}.log" for n in range(6)]
+    assert sorted(path.name for path in (tmp_path / "log").iterdir()) == [*segments, "taken-back"]
     log.close()
     with pytest.raises(StorageError, match="cannot be opened"):
         EventLog.open(
@@ -517,7 +518,7 @@ def test_a_rotation_without_room_changes_nothing_and_is_tried_again(bench, step,
         rotate(log) if call == "append" else log.place([4000])
     assert (log.head, log.size_bytes, log.poisoned) == (head, size, False)
     assert bench.content() == content
-    assert bench.disk.list_dir(DIRECTORY) == ["00000000000000000001.log"]
+    assert sorted(bench.disk.list_dir(DIRECTORY)) == ["00000000000000000001.log", "taken-back"]
     commit(log, group(3))  # what fits goes on
     rotate(log)
     log.sync()
@@ -534,12 +535,28 @@ def test_a_rotation_on_a_disk_that_is_really_full(bench, capacity):
         rotate(log)
     with pytest.raises(OSError, match="space"):
         log.prepare_next_segment()
-    assert bench.disk.list_dir(DIRECTORY) == ["00000000000000000001.log"]
+    assert sorted(bench.disk.list_dir(DIRECTORY)) == ["00000000000000000001.log", "taken-back"]
     commit(log, group(3))
     bench.disk.capacity_bytes = None
     rotate(log)
     log.close()
     assert reopened(bench) == [*group(1, 3), *group(2, size=4000)]
+
+
+def test_a_segment_for_which_there_is_no_room_takes_none(bench):
+    """Found by tools/proof_disk_full.py: each attempt filled the disk with zeros, and commits that had room failed."""
+    log = bench.open()
+    commit(log, group(1))
+    bench.disk.capacity_bytes = 2 * SEGMENT - 1
+    bench.disk.fail_next("write", BROKEN, path=NEXT)
+    with pytest.raises(OSError, match="space"):
+        log.prepare_next_segment()
+    with pytest.raises(DiskFullError):
+        rotate(log)
+    assert sorted(bench.disk.list_dir(DIRECTORY)) == ["00000000000000000001.log", "taken-back"]
+    bench.disk.clear_faults()
+    commit(log, group(3))
+    log.close()
 
 
 @pytest.mark.parametrize(("step", "path", "after"), ROTATION_SYNCS)
@@ -682,7 +699,7 @@ def test_a_pointer_that_does_not_fit_is_damage_with_its_place(many):
                 StoreDamagedError, match=rf"\.log: damaged at offset {pointer[1]}, commit_ts {pointer[0]}"
             ):
                 read()
-    with pytest.raises(StoreDamagedError, match="no segment holds commit_ts 0"):
+    with pytest.raises(StoreDamagedError, match="commit_ts 0: no segment holds the commit"):
         log.read(0, offset, size, crc)
 
 

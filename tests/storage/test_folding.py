@@ -3,16 +3,23 @@
 import random
 
 import pytest
-from storage.fix_store import ALICE, BOB, Writer, judge, rows_of, value
+from storage.fix_forks import ForkWriter
+from storage.fix_store import ALICE, BOB, CAROL, Writer, judge, rows_of, value
+from storage.fix_verification import verified
 
 from statehouse.errors import StoreDamagedError
 from statehouse.storage import folding, keys
+from statehouse.storage.commit import AgentCounters
 from statehouse.storage.event_log import LogRecordAt, Placement
 from statehouse.storage.folding import LogFolder, OutcomeWindow
 from statehouse.storage.log_format import PAYLOAD_START
 from statehouse.storage.memory_view import MemoryView
+from statehouse.storage.note_rows import idempotency_row, lease_row
+from statehouse.storage.record_notes import Idempotency, LeaseChange, Notes, encode_notes
 from statehouse.storage.section import agent_fields, record_of, section_body, stamp
+from statehouse.storage.snapshots import list_snapshots
 from statehouse.storage.view import ViewWriteError
+from statehouse.storage.wire import length_delimited
 
 
 def rebuilt_rows(bench):
@@ -75,6 +82,8 @@ def section(operations=((b"k", None, 1),), agent=ALICE, txn_id="t", commit_ts=1)
         (PAYLOAD_START, "not a transaction"),
         (PAYLOAD_START + b"\x03\xff\xff\xff", "not a transaction"),
         (b"", "no transaction id"),
+        (record_of([section()])[0] + length_delimited(2, b""), "idempotency key has no key"),
+        (record_of([section()])[0] + length_delimited(3, b""), "lease has no agent"),
     ],
 )
 def test_a_record_that_is_no_transaction_is_refused_with_its_place(payload, says):
@@ -101,6 +110,21 @@ def test_several_agents_in_one_record_are_each_counted(store_bench):
     writer.commit((BOB, b"k", None), (BOB, b"k", value()))
     rebuilt_rows(store_bench)
     judge(store_bench.opened[-1], writer.history)
+
+
+def test_notes_are_folded_into_their_rows():
+    view = MemoryView()
+    folder = LogFolder(view)
+    keyed = Notes(Idempotency(b"job", b"f" * 32))
+    folder.add(record(record_of([section(agent=ALICE), section(agent=BOB)])[0] + encode_notes(keyed)))
+    lease = LeaseChange(CAROL, 3, "worker", 9)
+    nobody = section((), agent=None, commit_ts=2)
+    folder.add(record(record_of([nobody])[0] + encode_notes(Notes(lease=lease)), commit_ts=2))
+    folder.flush()
+    for agent in (ALICE, BOB):
+        assert view.get(keys.idempotency_key(keys.agent_prefix(agent), b"job", 1)) == idempotency_row(5, b"f" * 32)
+    carol = keys.agent_prefix(CAROL)
+    assert list(view.scan(carol, keys.prefix_end(carol))) == [(keys.lease_key(carol, 2), lease_row(lease))]
 
 
 # Outcomes
@@ -138,3 +162,72 @@ def test_a_window_that_failed_to_forget_does_so_later(monkeypatch):
             window.advance(2)
     window.advance(3)
     assert outcomes_of(view) == ["3"]
+
+
+# Forks
+
+
+def folded_and_restored(bench, monkeypatch, rng):
+    """The rows of the view that the log gives, and of the one that a snapshot and the rest of the log give."""
+    monkeypatch.setattr(folding, "BATCH_WRITES", rng.choice((1, 20, 200, 8_192)))
+    from_snapshot = bench.open()  # the view as it is
+    assert from_snapshot.recovery.source == "view"
+    bench.close()
+    bench.home.set_aside()
+    restored = bench.open()
+    assert restored.recovery.source == "snapshot"
+    rows = rows_of(restored.store)
+    bench.close()
+    for path in list_snapshots(bench.disk, bench.place.snapshot_directory):
+        bench.disk.remove(path)
+    return rebuilt_rows(bench), rows
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_with_forks_and_ends_a_rebuilt_view_is_the_view_and_so_is_one_from_a_snapshot(store_bench, monkeypatch, seed):
+    rng = random.Random(seed)
+    monkeypatch.setattr(keys, "OUTCOME_BUCKET_COMMITS", rng.choice((7, 16_384)))
+    monkeypatch.setattr(keys, "OUTCOME_BUCKETS", rng.choice((2, 64)))
+    opened = store_bench.open(snapshot_interval=1)
+    writer = ForkWriter(opened.store)
+    writer.commit_randomly(rng, rng.randint(5, 50))
+    opened.snapshots.write()
+    writer.commit_randomly(rng, rng.randint(0, 50))
+    live = rows_of(opened.store)
+    for agent, moments in writer.agents.items():
+        counters = moments[-1].counters if moments else AgentCounters()
+        assert AgentCounters.unpack(dict(live).get(keys.meta_key(keys.agent_prefix(agent)))) == counters
+    assert verified(store_bench, opened.store)[0] == []
+    store_bench.close()
+    assert folded_and_restored(store_bench, monkeypatch, rng) == (live, live)
+    assert verified(store_bench, store_bench.opened[-1])[0] == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_forks_a_view_that_stops_anywhere_and_is_caught_up_is_the_view(store_bench, seed):
+    store = store_bench.store()
+    writer = ForkWriter(store)
+    writer.commit_randomly(random.Random(seed), 30)
+    live = rows_of(store)
+    store_bench.close()
+    whole = list(store_bench.home.batches)
+    for kept in range(1, len(whole)):
+        store_bench.home.batches = whole[:kept]
+        assert rows_of(store_bench.open().store) == live
+        store_bench.close()
+
+
+def test_a_fork_that_is_written_to_in_the_batch_of_its_fork_counts_what_it_inherited(store_bench):
+    """Also through several forks, the nearest of which has nothing of the key."""
+    writer = ForkWriter(store_bench.store())
+    first, second = (ALICE._replace(agent_id=name) for name in ("first", "second"))
+    writer.commit((ALICE, b"k", value()), (ALICE, b"gone", value()), (ALICE, b"late", value()))
+    at_ts = writer.commit((ALICE, b"gone", None))
+    writer.commit((ALICE, b"k", None), (ALICE, b"late", None))
+    writer.fork(ALICE, first, at_ts)
+    writer.fork(first, second)
+    writer.commit((second, b"k", None), (second, b"gone", value()), (second, b"new", value()))
+    writer.commit((first, b"k", None))
+    live = rows_of(writer.store)
+    assert [writer.agents[agent][-1].counters.live_keys for agent in (ALICE, first, second)] == [0, 1, 3]
+    assert rebuilt_rows(store_bench) == live

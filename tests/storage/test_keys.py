@@ -68,7 +68,12 @@ def test_columns_of_one_agent_do_not_meet(agent, key, version, commit_ts):
         keys.state_key(prefix, key),
         keys.version_key(prefix, key, version),
         keys.event_key(prefix, commit_ts),
+        keys.idempotency_key(prefix, key, commit_ts),
+        keys.lease_key(prefix, commit_ts),
         keys.meta_key(prefix),
+        keys.fork_key(prefix),
+        keys.child_key(prefix, commit_ts),
+        keys.end_key(prefix, commit_ts),
     ]
     assert len({*rows, keys.WATERMARK_KEY, keys.outcome_key(commit_ts, "t")}) == len(rows) + 2
     start, stop = prefix, keys.prefix_end(prefix)
@@ -92,6 +97,10 @@ def test_round_trips(agent, key, number):
     assert keys.unpack_state_key(prefix, keys.state_key(prefix, key)) == key
     assert keys.unpack_version_key(prefix, keys.version_key(prefix, key, number)) == (key, number)
     assert keys.unpack_event_key(prefix, keys.event_key(prefix, number)) == number
+    assert keys.unpack_idempotency_key(prefix, keys.idempotency_key(prefix, key, number)) == (key, number)
+    assert keys.unpack_lease_key(prefix, keys.lease_key(prefix, number)) == number
+    assert keys.unpack_child_key(prefix, keys.child_key(prefix, number)) == number
+    assert keys.unpack_end_key(prefix, keys.end_key(prefix, number)) == number
     assert keys.unpack_outcome_key(keys.outcome_key(number, agent.agent_id)) == (number, agent.agent_id)
 
 
@@ -114,6 +123,40 @@ def test_the_range_of_versions_holds_one_keys_versions(agent, key, other_key, ve
     prefix = keys.agent_prefix(agent)
     start, stop = keys.version_range(prefix, key)
     assert (start <= keys.version_key(prefix, other_key, version) < stop) == (other_key == key)
+
+
+@given(agents, raw_keys, raw_keys, numbers, numbers)
+def test_the_range_of_an_idempotency_key_holds_its_commits_in_order(agent, key, other_key, commit_ts, later_ts):
+    prefix = keys.agent_prefix(agent)
+    start, stop = keys.idempotency_range(prefix, key)
+    row = keys.idempotency_key(prefix, key, commit_ts)
+    assert (start <= keys.idempotency_key(prefix, other_key, commit_ts) < stop) == (other_key == key)
+    assert (row < keys.idempotency_key(prefix, key, later_ts)) == (commit_ts < later_ts)
+
+
+@given(agents, raw_keys, numbers, numbers)
+def test_the_range_of_leases_holds_the_agents_leases_in_order(agent, key, commit_ts, later_ts):
+    prefix = keys.agent_prefix(agent)
+    start, stop = keys.lease_range(prefix)
+    row = keys.lease_key(prefix, commit_ts)
+    assert start <= row < stop
+    assert (row < keys.lease_key(prefix, later_ts)) == (commit_ts < later_ts)
+    for other in (keys.idempotency_key(prefix, key, commit_ts), keys.meta_key(prefix), keys.event_key(prefix, 1)):
+        assert not start <= other < stop
+
+
+@given(agents, numbers, numbers, numbers)
+def test_the_ranges_of_forks_and_of_ends_hold_the_agents_own_in_order(agent, commit_ts, later_ts, before_ts):
+    prefix = keys.agent_prefix(agent)
+    for pack, (start, stop) in ((keys.child_key, keys.child_range(prefix)), (keys.end_key, keys.end_range(prefix))):
+        row = pack(prefix, commit_ts)
+        assert start <= row
+        assert row < stop or commit_ts == 2**64 - 1
+        assert (row < pack(prefix, later_ts)) == (commit_ts < later_ts)
+        for other in (keys.fork_key(prefix), keys.meta_key(prefix), keys.event_key(prefix, commit_ts)):
+            assert not start <= other < stop
+    start, stop = keys.child_range(prefix, before_ts)
+    assert (start <= keys.child_key(prefix, commit_ts) < stop) == (commit_ts < before_ts)
 
 
 @given(agents, numbers, numbers, numbers)
@@ -171,6 +214,15 @@ PREFIX = keys.agent_prefix(AgentId("a", "b"))
         lambda: keys.unpack_version_key(PREFIX, keys.version_key(PREFIX, b"k", 1)[:-1]),
         lambda: keys.unpack_event_key(PREFIX, keys.event_key(PREFIX, 1) + b"x"),
         lambda: keys.unpack_event_key(PREFIX, keys.meta_key(PREFIX)),
+        lambda: keys.unpack_idempotency_key(PREFIX, keys.event_key(PREFIX, 1)),
+        lambda: keys.unpack_idempotency_key(PREFIX, keys.idempotency_key(PREFIX, b"k", 1)[:-1]),
+        lambda: keys.unpack_idempotency_key(PREFIX, PREFIX + b"ik"),
+        lambda: keys.unpack_lease_key(PREFIX, keys.event_key(PREFIX, 1)),
+        lambda: keys.unpack_lease_key(PREFIX, keys.lease_key(PREFIX, 1) + b"x"),
+        lambda: keys.unpack_child_key(PREFIX, keys.end_key(PREFIX, 1)),
+        lambda: keys.unpack_child_key(PREFIX, keys.child_key(PREFIX, 1)[:-1]),
+        lambda: keys.unpack_end_key(PREFIX, keys.child_key(PREFIX, 1)),
+        lambda: keys.unpack_end_key(PREFIX, keys.end_key(PREFIX, 1) + b"x"),
         lambda: keys.unpack_outcome_key(keys.WATERMARK_KEY),
         lambda: keys.unpack_outcome_key(b"\x01t\x00\x00"),
         lambda: keys.unpack_outcome_key(keys.outcome_key(1, "") + b"\xff"),

@@ -213,7 +213,25 @@ def lose_a_whole_block(log):
     log.write_bytes(content)
 
 
-@pytest.mark.parametrize("lose", [lose_the_tail_of_an_older_log, lose_a_page_in_the_middle, lose_a_whole_block])
+def lose_an_older_log_as_a_whole(log):
+    log.with_name("000010.log").write_bytes(log.read_bytes()[2 * BLOCK :])
+    log.unlink()
+
+
+def lose_all_but_the_end_of_an_older_log(log):
+    log.write_bytes(log.read_bytes()[2 * BLOCK :])
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lose_the_tail_of_an_older_log,
+        lose_a_page_in_the_middle,
+        lose_a_whole_block,
+        lose_an_older_log_as_a_whole,
+        lose_all_but_the_end_of_an_older_log,
+    ],
+)
 def test_batches_that_power_loss_took_from_the_middle_are_damage(aligned, tmp_path, lose):
     """LevelDB passes over them, and the newest watermark is there: nothing else would notice."""
     lose(aligned)
@@ -223,6 +241,41 @@ def test_batches_that_power_loss_took_from_the_middle_are_damage(aligned, tmp_pa
     assert len(found) < 32
     with pytest.raises(ViewDamagedError, match="batches are missing"):
         LevelDBView.open(str(aligned.parent), create=False)
+
+
+def plyvel_rows(path):
+    with closing(plyvel.DB(str(path), paranoid_checks=True)) as db:
+        return list(db)
+
+
+@pytest.mark.parametrize("how", ["stale", "cut"])
+def test_a_manifest_that_is_older_than_the_logs_is_damage(path, how):
+    """Its tables are all there, and LevelDB replays what logs there are: those in between are not missed."""
+    folder = Path(path)
+    with closing(LevelDBView.open(path, create=True)) as view:
+        view.apply([(b"1", b"")])
+    names = [file.name for file in folder.iterdir() if file.name.startswith(("CURRENT", "MANIFEST"))]
+    before = {name: (folder / name).read_bytes() for name in names}
+    for key in (b"2", b"3"):  # each start makes a table of the log, and a new MANIFEST
+        with closing(LevelDBView.open(path, create=False)) as view:
+            view.apply([(key, b"")])
+    if how == "cut":  # before the edits of the last start
+        (now,) = (file for file in folder.iterdir() if file.name.startswith("MANIFEST"))
+        before = {now.name: next(content for name, content in before.items() if name.startswith("MANIFEST"))}
+    for name, content in before.items():
+        (folder / name).write_bytes(content)
+    shutil.copytree(path, folder.with_name("copy"))
+    assert [key for key, _ in plyvel_rows(folder.with_name("copy"))] == [b"3"]
+    with pytest.raises(ViewDamagedError, match=r"batches are missing: .* to be replayed first"):
+        LevelDBView.open(path, create=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"MANIFEST-9\n", b"\xff\xfe", b"..\n", b"\0\n"])
+def test_a_current_that_names_no_manifest_is_left_to_leveldb(filled, content):
+    Path(filled, "CURRENT").write_bytes(content)
+    assert sequence_gap(Path(filled)) is None
+    with pytest.raises(ViewDamagedError):
+        LevelDBView.open(str(filled), create=False)
 
 
 def test_large_batches_in_many_fragments_are_followed(path):

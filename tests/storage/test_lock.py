@@ -25,6 +25,21 @@ def test_a_missing_directory_is_made_for_its_owner_alone(tmp_path):
         assert (held / "LOCK").read_text() == f"{os.getpid()}\n"
 
 
+@pytest.mark.parametrize("is_there", [False, True], ids=["made now", "made by a start that died"])
+def test_the_directorys_own_name_is_made_durable_at_every_start(tmp_path, monkeypatch, is_there):
+    synced, fsync = [], os.fsync
+
+    def watched(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    if is_there:
+        (tmp_path / "data").mkdir()
+    with hold_data_directory(tmp_path / "data"):
+        assert tmp_path in synced
+
+
 def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with hold_data_directory(Path("./here")) as held:

@@ -48,6 +48,21 @@ def refused(bench, match, **changes):
     return caught.value
 
 
+@pytest.mark.parametrize("hole", [(0, 1), (0, 20), (0, 120), (2, 40), (30, 90), (40, 41)], ids=str)
+def test_a_flipped_bit_before_a_record_that_was_synced_is_damage_whatever_torn_group_follows(bench, five, hole):
+    """Found by tools/proof_simulation.py: a hole at the beginning of the torn group hid the record that was proof."""
+    _, starts, heads = five
+    whole = bench.content()
+    torn = bytearray(encode_record(heads[-1].chain, payload(7, 300), after_sync=True) + b"more of the group")
+    torn[hole[0] : hole[1]] = bytes(hole[1] - hole[0])
+    for offset in range(starts[3], starts[4]):
+        changed = bytearray(whole)
+        changed[starts[5] : starts[5] + len(torn)] = torn
+        changed[offset] ^= 1 << offset % 8
+        bench.overwrite(FIRST, bytes(changed))
+        refused(bench, f"damaged at offset {starts[3]}, commit_ts 4: .* was written after it had been synced")
+
+
 # A torn tail
 
 
@@ -216,6 +231,42 @@ def test_without_fsync_nothing_says_what_was_synced_and_the_rest_is_cut_and_told
     assert bench.cuts[0].dropped_bytes == 4 * 96
 
 
+@pytest.mark.parametrize("before_the_border", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [60, 800])
+def test_without_fsync_the_zeros_of_a_length_at_a_sectors_end_are_no_loss_of_power(bench, before_the_border, size):
+    log = bench.open(fsync=False)
+    filler = 512 - before_the_border - HEADER_BYTES - RECORD_OVERHEAD_BYTES
+    placements = commit(log, [payload(1, filler)], [payload(2, size)], [payload(3)])
+    head = log.head
+    log.close()
+    whole, start = bench.content(), placements[1].offset - RECORD_OVERHEAD_BYTES
+    for offset in range(start + 4, start + RECORD_OVERHEAD_BYTES + size):
+        bench.overwrite(FIRST, whole[:offset] + bytes((whole[offset] ^ 1,)) + whole[offset + 1 :])
+        error = refused(bench, f"damaged at offset {start}, commit_ts 2: .*the view has", known_good=head, fsync=False)
+        assert error.details["offset"] == str(start)
+    lost = bytes(before_the_border)
+    bench.overwrite(FIRST, whole[:start] + lost + whole[512:])  # as it was before the record was written
+    if any(whole[start:512]):
+        with pytest.raises(ViewDisagreesError):
+            bench.open(known_good=head, fsync=False)
+    else:
+        bench.open(known_good=head, fsync=False).close()
+
+
+def test_without_fsync_a_length_that_reaches_into_the_zeros_at_the_end_is_no_loss_of_power(bench):
+    log = bench.open(fsync=False)
+    commit(log, [payload(1)], [payload(2, 700)])
+    head = log.head
+    log.close()
+    whole, start = bench.content(), HEADER_BYTES + RECORD_OVERHEAD_BYTES + 60
+    refusals = set()
+    for bit in range(32):
+        length = int.from_bytes(whole[start : start + 4]) ^ 1 << bit
+        bench.overwrite(FIRST, whole[:start] + length.to_bytes(4) + whole[start + 4 :])
+        refusals.add(refused(bench, "damaged at offset", known_good=head, fsync=False).details["offset"])
+    assert refusals == {str(start)}
+
+
 @pytest.mark.parametrize("wreck", ["zeros", "noise", "newlines"])
 @pytest.mark.parametrize("group", [1, 3])
 def test_many_records_wrecked_at_once_are_refused_when_two_whole_ones_follow(bench, wreck, group):
@@ -276,6 +327,30 @@ def test_a_flagged_record_in_the_middle_of_what_follows_is_found_behind_unflagge
         bench.disk.flip_bit(FIRST, offset)
         refused(bench, f"commit_ts {victim + 1}: .*the record at offset {HEADER_BYTES + 3 * 96} was")
         bench.disk.flip_bit(FIRST, offset)
+
+
+@pytest.mark.parametrize("lost", ["the first sector", "the second sector"])
+@pytest.mark.parametrize("header_bytes_before_the_border", [1, 4, 5, 36, 37, 100, 512])
+@pytest.mark.parametrize("hit", [1, 3, 4, 40])
+def test_a_torn_tail_behind_it_hides_no_record_that_was_written_after_a_sync(
+    bench, lost, header_bytes_before_the_border, hit
+):
+    """Found by tools/proof_simulation.py: power loss in a commit, and a bit of the last but one that was answered."""
+    log = bench.open()
+    border = 1024
+    filler = border - header_bytes_before_the_border - HEADER_BYTES - 3 * RECORD_OVERHEAD_BYTES - 2 * 60
+    placements = commit(log, [payload(1, filler)], [payload(2, 60)], [payload(3, 60)])
+    log.append([payload(4, 1400)])
+    torn = placements[2].offset + 60
+    assert torn == border - header_bytes_before_the_border
+    content = bytearray(bench.content())
+    start, stop = (torn, border) if lost == "the first sector" else (border, border + 512)
+    content[start:stop] = bytes(stop - start)
+    bench.overwrite(FIRST, bytes(content))
+    bench.disk.flip_bit(FIRST, placements[1].offset - RECORD_OVERHEAD_BYTES + hit)
+    refused(
+        bench, f"commit_ts 2: .*the record at offset {placements[2].offset - RECORD_OVERHEAD_BYTES} was written after"
+    )
 
 
 # Segments
@@ -347,8 +422,10 @@ def test_a_missing_segment(bench, segments):
 def test_a_missing_last_segment_is_seen_by_the_view(bench, segments):
     paths, heads = segments
     bench.disk.remove(paths[6])
-    error = refused(bench, f"{DIRECTORY}: the log ends at commit_ts 12, and the view has 14", known_good=heads[14])
-    assert error.details["commit_ts"] == "13"
+    end = HEADER_BYTES + 2 * 1936
+    said = f"{paths[5]}, offset {end}: the log ends at commit_ts 12, and the view has 14"
+    error = refused(bench, said, known_good=heads[14])
+    assert error.details == {"file": paths[5], "offset": str(end), "commit_ts": "13"}
     log = bench.open(known_good=heads[12])  # to a view that has not got there, it never was
     commit(log, [payload(99)])
     log.close()
@@ -359,8 +436,24 @@ def test_all_segments_missing_is_seen_by_the_view_and_no_new_log_is_begun(bench,
     paths, heads = segments
     for path in paths:
         bench.disk.remove(path)
-    refused(bench, "the log ends at commit_ts 0, and the view has 14", known_good=heads[14])
-    assert bench.disk.list_dir(DIRECTORY) == []
+    error = refused(bench, "offset 0: the log ends at commit_ts 0, and the view has 14", known_good=heads[14])
+    assert error.details == {"file": FIRST, "offset": "0", "commit_ts": "1"}
+    assert bench.disk.list_dir(DIRECTORY) == ["taken-back"]
+
+
+def test_a_folder_where_a_segment_should_be(bench, segments):
+    paths, heads = segments
+    for path, first_ts in ((paths[2], 5), (paths[6], 13)):
+        kept = bench.content(path)
+        bench.disk.remove(path)
+        bench.disk.make_dir(path)
+        with pytest.raises(StoreDamagedError, match="a folder where the segment should be") as caught:
+            bench.open(known_good=heads[14])
+        assert caught.value.details == {"file": path, "offset": "0", "commit_ts": str(first_ts)}
+        bench.disk.rename(path, "/aside")
+        bench.overwrite(path, kept)
+        bench.disk.rename("/aside", f"/aside-{first_ts}")
+    bench.open(known_good=heads[14]).close()
 
 
 def test_swapped_segments(bench, segments):
@@ -464,6 +557,12 @@ def test_a_sealed_segment_that_was_not_trimmed_is_fine_wherever_it_is(bench, seg
         assert log.size_bytes == 7 * HEADER_BYTES + 14 * 1936
         log.close()
         assert len(bench.content(paths[2])) == HEADER_BYTES + 2 * 1936
+    bench.overwrite(paths[2], bench.content(paths[2]).ljust(9000, b"\0"))
+    whole = bench.content(paths[6])
+    bench.overwrite(paths[6], whole[:100] + b"?" + whole[101:])
+    refused(bench, f"{paths[6]}: damaged", known_good=heads[14])
+    assert len(bench.content(paths[2])) == 9000  # what is refused is left as it is
+    bench.overwrite(paths[6], whole)
     bench.overwrite(paths[2], bench.content(paths[2]).ljust(9000, b"\0") + b"x")
     refused(bench, f"{paths[2]}: damaged at offset {HEADER_BYTES + 2 * 1936}, commit_ts 7: a length of zero")
 
@@ -500,6 +599,16 @@ def test_a_view_of_another_history_over_segments(bench, segments):
         assert bench.found == []
         bench.open(known_good=heads[commit_ts]).close()
         assert [record.commit_ts for record in bench.found] == list(range(commit_ts + 1, 15))
+
+
+def test_a_view_of_another_history_is_kept_when_the_log_is_damaged_behind_that(bench, segments):
+    paths, heads = segments
+    other = LogHead(4, heads[5].chain)
+    with pytest.raises(ViewDisagreesError):
+        bench.open(known_good=other)
+    whole = bench.content(paths[4])
+    bench.overwrite(paths[4], whole[:500] + b"?" + whole[501:])
+    refused(bench, f"{paths[4]}: damaged at offset {HEADER_BYTES}, commit_ts 9", known_good=other)
 
 
 def test_a_view_without_a_log_disagrees_with_the_new_one(bench):

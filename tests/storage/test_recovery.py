@@ -18,11 +18,11 @@ from storage.fix_store import (
     value,
 )
 
-from statehouse.errors import DiskFullError, NewerFormatError, StorageError, StoreDamagedError
-from statehouse.storage import folding, keys, recovery
+from statehouse.errors import DiskFullError, LogPoisonedError, NewerFormatError, StorageError, StoreDamagedError
+from statehouse.storage import folding, keys, recovery, snapshot_keeper
 from statehouse.storage.keys import WATERMARK_KEY
 from statehouse.storage.simdisk import SimulatedFile
-from statehouse.storage.snapshots import list_snapshots
+from statehouse.storage.snapshots import list_snapshots, snapshot_commit_ts
 from statehouse.storage.v1.log_pb2 import Watermark
 from statehouse.storage.view import ViewDamagedError, ViewUnavailableError, ViewWriteError
 
@@ -244,10 +244,97 @@ def test_a_view_that_is_found_damaged_while_it_catches_up_is_set_aside(store_ben
 
 def test_data_of_a_newer_format_is_refused_and_left_alone(store_bench):
     written(store_bench)
-    with_watermark(store_bench.home, format_version=2)
-    with pytest.raises(NewerFormatError, match=r"format 2, this one reads 1"):
+    with_watermark(store_bench.home, format_version=3)
+    with pytest.raises(NewerFormatError, match=r"format 3, this one reads 2"):
         store_bench.open()
     assert store_bench.home.aside == []
+
+
+# Of an older format
+
+
+def made_older(bench):
+    """Make the view one of format 1: its watermark says so, and its event rows have no counts."""
+
+    def older(key, stored):
+        if key == WATERMARK_KEY:
+            found = Watermark.FromString(stored)
+            found.format_version = 1
+            return found.SerializeToString()
+        is_event = stored is not None and key[:1] == keys.AGENT and key[-9:-8] == b"e" and len(stored) == 36
+        return stored[:12] if is_event else stored
+
+    bench.home.batches = [[(key, older(key, stored)) for key, stored in batch] for batch in bench.home.batches]
+
+
+def older_store(bench, monkeypatch):
+    """A store with two snapshots, as a Statehouse of format 1 left it: the history, and the rows of today's view."""
+    with monkeypatch.context() as before:
+        before.setattr(snapshot_keeper, "FORMAT_VERSION", 1)
+        history, rows = with_snapshots(bench)
+    made_older(bench)
+    return history, rows
+
+
+def test_a_store_of_an_older_format_is_rebuilt_from_its_log_and_loses_nothing(store_bench, monkeypatch):
+    history, rows = older_store(store_bench, monkeypatch)
+    log, view = store_bench.log_content(), store_bench.home.batches
+    newest, older = list_snapshots(store_bench.disk, "snapshots")
+    opened = store_bench.open(snapshot_interval=1, snapshots_keep=1)
+    assert (opened.recovery.source, opened.recovery.applied) == ("log", 50)
+    assert store_bench.reports.set_aside == [
+        "the view is of format 1, and this version uses 2: it is made anew from the log",
+        f"snapshot {newest} is of format 1, and this version uses 2",
+        f"snapshot {older} is of format 1, and this version uses 2",
+    ]
+    assert store_bench.home.aside[0] == view
+    assert rows_of(opened.store) == rows
+    judge(opened.store, history)
+    Writer(opened.store, history).commit((ALICE, b"k", value()))
+    judge(opened.store, history)
+    assert {
+        name: content[: len(log[name].rstrip(bytes(1)))] for name, content in store_bench.log_content().items()
+    } == {name: content.rstrip(bytes(1)) for name, content in log.items()}
+    opened.snapshots.write()
+    (kept,) = list_snapshots(store_bench.disk, "snapshots")
+    assert snapshot_commit_ts(kept) == 51
+    store_bench.close()
+    opened = store_bench.open()
+    assert (opened.recovery.source, store_bench.reports.set_aside) == ("view", [])
+
+
+def test_a_newer_snapshot_of_this_format_serves_a_view_of_an_older_one(store_bench):
+    history, rows = with_snapshots(store_bench)
+    made_older(store_bench)
+    opened = store_bench.open()
+    assert (opened.recovery.source, opened.recovery.applied) == ("snapshot", 10)
+    assert rows_of(opened.store) == rows
+    judge(opened.store, history)
+
+
+def test_an_empty_store_of_an_older_format_is_opened(store_bench):
+    store_bench.store()
+    store_bench.close()
+    made_older(store_bench)
+    assert store_bench.open().recovery.source == "log"
+    store_bench.close()
+    assert store_bench.open().recovery.source == "view"
+
+
+@pytest.mark.parametrize("has_snapshots", [True, False])
+def test_a_view_of_an_older_format_bears_witness_to_what_the_log_had(store_bench, monkeypatch, has_snapshots):
+    if has_snapshots:
+        older_store(store_bench, monkeypatch)
+    else:
+        written(store_bench, transactions=50)
+        made_older(store_bench)
+    *_, (name, content) = store_bench.log_content().items()
+    store_bench.disk.flip_bit(f"log/{name}", len(content.rstrip(bytes(1))) - 3)
+    before = store_bench.log_content()
+    with pytest.raises(StoreDamagedError, match="the view has all commits up to 50"):
+        store_bench.open()
+    assert store_bench.home.aside == []
+    assert store_bench.log_content() == before
 
 
 # The disk refuses
@@ -341,6 +428,34 @@ def test_a_damaged_snapshot_is_passed_over_for_the_next(store_bench):
     judge(opened.store, history)
 
 
+@pytest.mark.parametrize("view_is_there", [True, False], ids=["view", "no view"])
+@pytest.mark.parametrize("unreadable", ["file", "folder"])
+def test_a_snapshot_that_cannot_be_read_keeps_no_store_from_opening(
+    store_bench, monkeypatch, unreadable, view_is_there
+):
+    """Found in review: a snapshot is never needed, and nor is its place."""
+    history, rows = with_snapshots(store_bench)
+    newest, _ = list_snapshots(store_bench.disk, "snapshots")
+    if unreadable == "folder":
+        newest = f"snapshots/{99:020d}.snap"
+        store_bench.disk.make_dir(newest)
+    else:
+        opened_as_before = store_bench.disk.open
+
+        def open_or_fail(path, **how):
+            if path == newest:
+                raise OSError(errno.EIO, "input/output error", path)
+            return opened_as_before(path, **how)
+
+        monkeypatch.setattr(store_bench.disk, "open", open_or_fail)
+    if not view_is_there:
+        store_bench.home.set_aside()
+    opened = store_bench.open(snapshot_interval=1)
+    assert opened.recovery.source == ("view" if view_is_there else "snapshot")
+    judge(opened.store, history)
+    assert rows_of(opened.store) == rows
+
+
 def test_the_last_commit_of_a_snapshot_is_never_taken_for_a_torn_tail(store_bench):
     """The view may be behind after power loss; the snapshot still proves that the commit was synced."""
     store_bench.segment_bytes = 1 << 20
@@ -382,6 +497,28 @@ def test_a_snapshot_of_another_store_is_passed_over(store_bench):
     opened = store_bench.open()
     assert opened.recovery.source == "log"
     assert rows_of(opened.store) == rows
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+@pytest.mark.parametrize("whose", ["another store's", "its own, by another name"])
+def test_a_snapshot_that_is_ahead_and_not_of_this_log_is_no_witness_against_it(store_bench, monkeypatch, whose, fsync):
+    own = with_snapshots if whose.startswith("its own") else written
+    _history, rows = own(store_bench)
+    source = store_bench
+    if own is written:
+        source = StoreBench()
+        monkeypatch.setattr("storage.fix_store.STORE_ID", b"another store 16")
+        with_snapshots(source, seed=9)
+        store_bench.disk.make_dir("snapshots")
+    newest = list_snapshots(source.disk, "snapshots")[0]
+    content = source.disk.open(newest)
+    ahead = f"snapshots/{1_000:020d}.snap"
+    store_bench.disk.open(ahead, create=True).write_at(0, content.read_at(0, content.size()))
+    store_bench.home.batches = None
+    opened = store_bench.open(fsync=fsync)
+    assert rows_of(opened.store) == rows
+    assert ahead not in list_snapshots(store_bench.disk, "snapshots")  # or none would be due before commit 1,000
+    assert store_bench.disk.exists(f"{ahead}.ahead")
 
 
 def test_a_disk_that_fills_up_while_a_snapshot_is_loaded_is_a_refusal(store_bench):
@@ -585,3 +722,50 @@ def test_keys_of_the_outcome_window_survive_a_rebuild(store_bench, monkeypatch):
     assert [store.committed_ts(txn.txn_id) for txn in writer.history] == known
     assert known[:15] == [None] * 15
     assert known[15:] == [16, 17, 18, 19, 20]
+
+
+def test_the_log_directory_is_made_durable_whoever_made_it(store_bench):
+    """Found by tools/proof_simulation.py: after kill -9 just behind its making, power loss took the whole log."""
+    store_bench.disk.make_dir("log")
+    writer = Writer(store_bench.store())
+    writer.commit((ALICE, b"k", value()))
+    for seed in range(20):
+        judge(store_bench.after_crash(random.Random(seed)).store(), writer.history)
+
+
+def test_without_fsync_what_a_failed_sync_has_left_is_written_again_before_a_segment_is_sealed(store_bench):
+    """Found by tools/proof_simulation.py: power loss left a hole in a sealed segment, and the log was refused."""
+    writer = Writer(store_bench.store(fsync=False))
+    writer.commit((ALICE, b"k", value(700)))
+    store_bench.disk.fail_next("sync", OSError(errno.EIO, "broken"))
+    with pytest.raises(LogPoisonedError):
+        store_bench.close()
+    again = Writer(store_bench.store(fsync=False), list(writer.history), writer.now_ns)
+    while len(store_bench.log_content()) < 2:
+        again.commit((ALICE, b"k", value(700)))
+    sealed = again.store.head_ts - 1
+    for seed in range(50):
+        found = store_bench.after_crash(random.Random(seed)).store(fsync=False)
+        assert found.head_ts >= sealed
+        judge(found, again.history[: found.head_ts])
+
+
+def test_a_cut_that_fails_halfway_is_finished_by_the_next_start(store_bench):
+    """Without fsync a snapshot may have commits that power loss has taken; half a cut beside it looked like damage."""
+    opened = store_bench.open(snapshot_interval=1, fsync=False)
+    writer = Writer(opened.store)
+    writer.commit_randomly(random.Random(4), 30)
+    opened.snapshots.write()
+    *_, lost = (record for record in opened.store._log.records(after=0) if len(record.payload) > 1_100)  # two sectors
+    store_bench.close()
+    path = f"log/{lost.placement.segment:020d}.log"
+    file = store_bench.disk.open(path)
+    hole = -(-lost.placement.offset // 512) * 512
+    file.write_at(hole, bytes(512))  # a sector that never reached the disk
+    store_bench.home.batches = None
+    store_bench.disk.fail_next("write", OSError(errno.EIO, "an I/O error"), path=path, partial_bytes=5)
+    with pytest.raises(StorageError, match="I/O error"):
+        store_bench.open(fsync=False)
+    opened = store_bench.open(fsync=False)
+    assert 0 < opened.recovery.head_ts < 30
+    assert opened.recovery.source == "log"

@@ -57,6 +57,19 @@ def test_unsynced_sectors_survive_one_by_one(disk):
             assert content[start : start + SECTOR] in {b"x" * SECTOR, b"y" * SECTOR}
 
 
+def test_writes_tear_at_512_and_at_4096_bytes_and_may_survive_in_the_order_in_which_they_were_made(disk):
+    file = make_file(disk, content=b"x" * 16384)
+    for start in (8192, 0):
+        file.write_at(start, b"y" * 8192)
+    sectors = set()
+    for content in found_after_crash(disk):
+        sectors.add(tuple(content[start : start + 1] == b"y" for start in range(0, 16384, SECTOR)))
+    at_4096 = {kept for kept in sectors if all(len(set(kept[start : start + 8])) == 1 for start in range(0, 32, 8))}
+    assert len(at_4096) >= 8
+    assert len(sectors - at_4096) >= 8
+    assert (False,) * 16 + (True,) * 8 + (False,) * 8 in sectors  # a prefix of what was written, in its order
+
+
 def test_unsynced_size_may_be_lost_kept_or_in_between(disk):
     file = make_file(disk, content=b"x" * 1000)
     file.write_at(1000, b"y" * 4000)

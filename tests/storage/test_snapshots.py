@@ -15,6 +15,7 @@ from statehouse.storage.simdisk import SimulatedDisk
 from statehouse.storage.snapshot_format import SnapshotWriter
 from statehouse.storage.snapshots import (
     SnapshotDamagedError,
+    SnapshotOutdatedError,
     list_snapshots,
     load_snapshot,
     prune_snapshots,
@@ -28,8 +29,8 @@ DIRECTORY = "/store/snapshots"
 
 
 def header_at(commit_ts, **changes):
-    watermark = Watermark(commit_ts=commit_ts, chain=bytes(range(32)), format_version=1, committed_at_ns=10**18)
-    return SnapshotHeader(**({"format_version": 1, "store_id": b"s" * 16, "watermark": watermark} | changes))
+    watermark = Watermark(commit_ts=commit_ts, chain=bytes(range(32)), format_version=2, committed_at_ns=10**18)
+    return SnapshotHeader(**({"format_version": 2, "store_id": b"s" * 16, "watermark": watermark} | changes))
 
 
 def view_at(commit_ts, rows=()):
@@ -208,7 +209,8 @@ GOOD_BLOCK = WATERMARK_ROW[0] + len(WATERMARK_ROW[1]).to_bytes(4, "big") + WATER
 @pytest.mark.parametrize(
     ("header", "blocks", "what"),
     [
-        (header_at(7, format_version=2), [(GOOD_BLOCK, 1)], "format 2"),
+        (header_at(7, format_version=3), [(GOOD_BLOCK, 1)], "format 3, and this version reads 2"),
+        (header_at(7, format_version=0), [(GOOD_BLOCK, 1)], "format 0"),
         (header_at(7), [(GOOD_BLOCK, 2)], "counts 2"),
         (header_at(7), [(GOOD_BLOCK + b"\x00\x00\x00", 1)], "sequence of rows"),
         (header_at(7), [(GOOD_BLOCK + b"\x00\x00\x00\x01k\x00\x00\x00\x05v", 2)], "sequence of rows"),
@@ -220,6 +222,18 @@ GOOD_BLOCK = WATERMARK_ROW[0] + len(WATERMARK_ROW[1]).to_bytes(4, "big") + WATER
 def test_what_is_whole_and_makes_no_sense_is_refused(disk, header, blocks, what):
     path = write_raw(disk, header, blocks)
     with pytest.raises(SnapshotDamagedError, match=what):
+        verify_snapshot(disk, path)
+
+
+def test_a_snapshot_of_an_older_format_is_checked_and_not_loaded(disk):
+    path = write_raw(disk, header_at(7, format_version=1), [(GOOD_BLOCK, 1)])
+    assert verify_snapshot(disk, path) == header_at(7, format_version=1)
+    applied = []
+    with pytest.raises(SnapshotOutdatedError, match="is of format 1, and this version uses 2"):
+        load_snapshot(disk, path, applied.append)
+    assert applied == []
+    disk.flip_bit(path, 150)
+    with pytest.raises(SnapshotDamagedError):
         verify_snapshot(disk, path)
 
 

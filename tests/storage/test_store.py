@@ -2,16 +2,22 @@
 
 import errno
 import random
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event
 
 import pytest
 from storage.fix_store import ALICE, BOB, CAROL, FULL, Writer, all_events, judge, rows_of, value
 
 from statehouse.errors import DiskFullError, LogPoisonedError, OverloadedError, StorageError, StoreDamagedError
 from statehouse.limits import READ_CHUNK_EVENTS, VALUE_INLINE_BYTES
-from statehouse.storage import keys
-from statehouse.storage import store as module
+from statehouse.storage import agent_events, keys, listing
+from statehouse.storage.lineage import NO_END, Level
 from statehouse.storage.section import walk_section
+from statehouse.storage.store import ViewAwayError
+from statehouse.storage.taken_back import TakenBackNote
 from statehouse.storage.view import ViewDamagedError, ViewUnavailableError, ViewWriteError
+from statehouse.storage.view_home import LevelDBHome
 from statehouse.types import AgentId
 from statehouse.v1.statehouse_pb2 import GetStateResponse, StateEntry
 
@@ -83,7 +89,7 @@ def test_a_prefix_scan_is_in_byte_order_and_live_only(writer):
 
 
 def test_an_answer_over_the_limit_is_refused_and_says_so(writer, monkeypatch):
-    monkeypatch.setattr(module, "RESPONSE_BYTES", 1_000)
+    monkeypatch.setattr(listing, "RESPONSE_BYTES", 1_000)
     writer.commit(*((ALICE, b"key-%d" % number, value(200)) for number in range(4)))
     assert len(writer.store.scan_prefix(ALICE, b"")) == 4
     writer.commit((ALICE, b"key-5", value(300)))
@@ -112,7 +118,7 @@ def test_events_come_in_chunks_of_so_many(store_bench, count):
 
 
 def test_events_come_in_chunks_of_so_many_bytes(store_bench, monkeypatch):
-    monkeypatch.setattr(module, "READ_CHUNK_BYTES", 1_000)
+    monkeypatch.setattr(agent_events, "READ_CHUNK_BYTES", 1_000)
     writer = Writer(store_bench.store())
     for number in range(10):
         writer.commit((ALICE, b"k", value(400, number)))
@@ -199,6 +205,110 @@ def test_a_view_that_is_ahead_of_the_rolled_back_log_is_rebuilt(store_bench, wri
     reopened(store_bench, writer)
 
 
+@pytest.mark.parametrize("power_is_lost", [False, True])
+@pytest.mark.parametrize("commits", [1, 3])
+def test_a_group_that_was_taken_back_and_is_in_the_view_is_not_taken_for_lost_commits(
+    store_bench, writer, commits, power_is_lost
+):
+    """Found by tools/proof_syscalls.py: the daemon ended before the view was opened anew, and did not start again."""
+    store_bench.home.fail_next_batch(FULL, is_written=True)
+    store_bench.home.write_error = FULL
+    with pytest.raises(DiskFullError):
+        writer.commit_group(*[writer.txn((ALICE, b"k", value())) for _ in range(commits)])
+    if power_is_lost:
+        store_bench.disk = store_bench.disk.crash(random.Random(1))
+    store_bench.home.write_error = None
+    opened = store_bench.open()
+    assert opened.recovery.source == "log"
+    assert ["taken back" in reason for reason in store_bench.reports.set_aside] == [True]
+    judge(opened.store, writer.history)
+    writer.store = opened.store
+    assert writer.commit((ALICE, b"k", value())) == len(writer.history)
+    assert store_bench.open().recovery.source == "view"  # the note is of a group that nobody has any more
+
+
+def test_a_full_disk_has_room_for_the_note(store_bench, writer):
+    store_bench.home.fail_next_batch(FULL, is_written=True)
+    store_bench.disk.capacity_bytes = 0
+    with pytest.raises(DiskFullError):
+        writer.commit((ALICE, b"k", value()))
+    store_bench.disk.capacity_bytes = None
+    judge(store_bench.open().store, writer.history)
+
+
+@pytest.mark.parametrize("operation", ["open", "write", "sync"])
+def test_what_cannot_be_noted_is_not_taken_back(store_bench, writer, operation):
+    """The log keeps the group, and takes no more: a next start must not take the view for a witness of lost commits."""
+    store_bench.home.fail_next_batch(FULL, is_written=True)
+    store_bench.home.write_error = FULL
+    store_bench.disk.fail_next(operation, EIO, path="log/taken-back")
+    with pytest.raises(LogPoisonedError):
+        writer.commit((ALICE, b"k", value(50, "unknown")))
+    store_bench.home.write_error = None
+    opened = store_bench.open()
+    assert opened.store.head_ts == len(writer.history) + 1
+
+
+def test_a_group_that_was_noted_and_is_in_the_log_after_all_stands(store_bench, writer):
+    """As after a crash between the note and the zeros over the group."""
+    before = writer.store.head
+    writer.commit((ALICE, b"k", value(50, "noted")))
+    TakenBackNote(store_bench.disk, "log").write(writer.store.head, before)
+    store_bench.close()
+    for _ in range(2):
+        opened = store_bench.open()
+        assert (opened.recovery.source, store_bench.reports.set_aside) == ("view", [])
+        judge(opened.store, writer.history)
+        store_bench.close()
+
+
+def test_a_view_with_a_group_that_was_taken_back_still_bears_witness_to_the_commits_before(store_bench, writer):
+    """Found in review: without it, a flipped bit in the last record that was answered was cut as a torn tail."""
+    end = writer.store.log_bytes
+    store_bench.home.fail_next_batch(FULL, is_written=True)
+    store_bench.home.write_error = FULL
+    with pytest.raises(DiskFullError):
+        writer.commit((ALICE, b"k", value()))
+    store_bench.close()
+    store_bench.disk.flip_bit(SEGMENT, end - 1)
+    store_bench.home.write_error = None
+    for _ in range(2):
+        with pytest.raises(StoreDamagedError, match=f"commit_ts {len(writer.history)}"):
+            store_bench.open()
+        assert store_bench.home.aside == []  # nothing was changed
+
+
+def test_a_view_is_closed_only_when_it_can_be_opened_again(store_bench, writer):
+    """Found by tools/proof_syscalls.py: on a disk that took no writes any more, a view that could be read was lost."""
+    store_bench.home.fail_next_batch(FULL, is_written=True)
+    with pytest.raises(DiskFullError):
+        writer.commit((ALICE, b"k", value()))
+    store_bench.home.write_error = FULL
+    for _ in range(2):
+        with pytest.raises(DiskFullError):
+            writer.commit((ALICE, b"k", value()))
+        with pytest.raises(DiskFullError):
+            writer.store.mend_view()
+        judge(writer.store, writer.history)
+    store_bench.home.write_error = None
+    writer.store.mend_view()
+    assert writer.commit((ALICE, b"k", value())) == len(writer.history)
+    judge(writer.store, writer.history)
+
+
+def test_a_folder_that_takes_no_writes_is_found_out_and_left_as_it_was(tmp_path):
+    home = LevelDBHome(tmp_path / "state")
+    home.check_writable()  # there is nothing that could be lost
+    home.make().close()
+    before = sorted((tmp_path / "state").iterdir())
+    home.check_writable()
+    assert sorted((tmp_path / "state").iterdir()) == before
+    (tmp_path / "state" / "PROBE.tmp").mkdir()
+    with pytest.raises(ViewWriteError, match="takes no writes") as refused:
+        home.check_writable()
+    assert not refused.value.full
+
+
 def test_a_view_that_stays_full_fails_each_commit_and_nothing_else(store_bench, writer):
     store_bench.home.fail_next_batch(FULL)
     with pytest.raises(DiskFullError):
@@ -217,6 +327,61 @@ def test_a_view_that_stays_full_fails_each_commit_and_nothing_else(store_bench, 
     assert not writer.store.view_failed
     judge(writer.store, writer.history)
     writer.store.mend_view()  # nothing to do
+    assert writer.commit((ALICE, b"k", value())) == 3
+    judge(writer.store, writer.history)
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_while_a_view_is_opened_anew_reads_wait_and_commits_have_not_happened(store_bench, writer, monkeypatch, opens):
+    """Found by tools/proof_disk_full.py: they were told of a bug, at the moment at which there was room again."""
+    store_bench.home.fail_next_batch(FULL)
+    with pytest.raises(DiskFullError):
+        writer.commit((ALICE, b"k", value()))
+    before = {
+        read: read()
+        for read in (
+            partial(writer.store.get_state, BOB, b"k"),
+            partial(writer.store.scan_prefix, BOB, b""),
+            partial(writer.store.list_keys, ALICE),
+            partial(writer.store.events, BOB, 0, 9),
+        )
+    }
+    is_closed, may_open, find = Event(), Event(), type(store_bench.home).find
+
+    def slow_find(home):
+        is_closed.set()
+        may_open.wait()
+        return find(home)
+
+    monkeypatch.setattr(type(store_bench.home), "find", slow_find)
+    with ThreadPoolExecutor() as threads:
+        mended = threads.submit(writer.store.mend_view)
+        is_closed.wait()
+        for read in before:
+            with pytest.raises(ViewAwayError):
+                read()
+        prefix = keys.agent_prefix(ALICE)
+        for needed in (
+            partial(writer.store.levels, ALICE),
+            partial(writer.store.stored, (Level(prefix, NO_END),), b"k"),
+            partial(writer.store.counters, prefix),
+            partial(writer.store.forking, ALICE, 1),
+            partial(writer.store.ended_ts, prefix),
+            partial(writer.store.live_keys, ALICE, 1, 999),
+        ):
+            with pytest.raises(DiskFullError, match="nothing of the commit was done"):
+                needed()
+        waiting = [threads.submit(writer.store.patiently, read) for read in before]
+        if not opens:
+            store_bench.home.find_error = ViewUnavailableError("no space left on device")
+        may_open.set()
+        if opens:
+            assert [each.result() for each in waiting] == list(before.values())
+            mended.result()
+        else:
+            for each in (mended, *waiting):
+                assert isinstance(each.exception(), StorageError)
+    store_bench.home.find_error = None
     assert writer.commit((ALICE, b"k", value())) == 3
     judge(writer.store, writer.history)
 

@@ -87,7 +87,18 @@ def test_a_view_and_its_snapshots_are_what_a_dict_would_be(make_view, before, af
         for key in model:
             assert snapshot.get(key) == old.get(key)
             assert view.get(key) == new.get(key)
+        asked = [*model, b"never", *model] * 40
+        assert snapshot.get_many(asked) == [old.get(key) for key in asked]
+        assert view.get_many(asked) == [new.get(key) for key in asked]
         snapshot.close()
+
+
+def test_a_reverse_scan_whose_only_row_is_its_start_has_it(view):
+    view.apply([(key, b"v") for key in (b"", b"a", b"a\x01", b"b", b"z")])
+    for start, stop in ((b"", b"a"), (b"a", b"a\x01"), (b"a\x01", b"b"), (b"b", b"c"), (b"z", b"\xff")):
+        assert [key for key, _ in view.scan(start, stop, reverse=True)] == [start]
+    assert [key for key, _ in view.scan(b"a\x02", b"c", reverse=True)] == [b"b"]
+    assert list(view.scan(b"a\x02", b"a\x03", reverse=True)) == []
 
 
 def test_a_scan_includes_its_start_and_not_its_stop(view):

@@ -22,6 +22,12 @@ FIGURES = {
     "replay-no-turns",
     "transactions",
     "transactions-frames",
+    "transact",
+    "transact-frames",
+    "transact-cpu-frames",
+    "batch",
+    "batch-frames",
+    "batch-alone",
     "client-asyncio",
     "client-trio",
 }

@@ -18,7 +18,7 @@ __all__ = ["GROWTH_BYTES", "HonestProcess", "Scene"]
 TOOLS: Final = Path(__file__).resolve().parents[1]
 WARM_UP_S: Final = 1.0
 GROWTH_BYTES: Final = 50_000_000
-RETAINED_BYTES: Final = GROWTH_BYTES // 2
+RETAINED_BYTES: Final = GROWTH_BYTES // 5
 """A daemon that keeps more than this is replaced, so that an attack is not blamed for the ones before it."""
 MANY_EVENTS: Final = 300
 

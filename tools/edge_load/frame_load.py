@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Generator
 from contextlib import suppress
+from itertools import cycle
 from typing import Any, Final, TypeAlias
 
 from attrs import define, field
@@ -34,9 +35,9 @@ from edge_load.frames import (
     opening,
     request_headers,
 )
-from edge_load.grpc_load import KEYS_PER_CLIENT, writes_of
 from edge_load.jobs import answer_jobs
 from edge_load.meter import Reading, warm_up_s, window
+from edge_load.prepared import KEYS_PER_CLIENT, batch_of, entries_in, reads_of, transacts_of, writes_of
 from statehouse.v1 import statehouse_pb2 as pb
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -130,7 +131,10 @@ def run(connections: list[Connection], tally: Tally, seconds: float, server_pid:
             selector.register(connection.socket, selectors.EVENT_READ, connection)
 
         def go_on(until_s: float) -> None:
-            while time.perf_counter() < until_s and any(connection.calling for connection in connections):
+            """At least until something was answered: on a busy machine that may take longer than was asked for."""
+            while (time.perf_counter() < until_s or not tally.latencies_s) and any(
+                connection.calling for connection in connections
+            ):
                 ready = selector.select(SILENCE_S)
                 if not ready:
                     raise RuntimeError(f"the server was silent for {SILENCE_S:g} s")
@@ -152,7 +156,7 @@ def run(connections: list[Connection], tally: Tally, seconds: float, server_pid:
                 connection.socket.close()
 
 
-def get_state(target: str, server_pid: int, seconds: float, in_flight: int, names: dict[str, str]) -> dict[str, Any]:
+def get_state(target: str, server_pid: int, seconds: float, in_flight: int, names: dict[str, Any]) -> dict[str, Any]:
     """So many GetStates in flight on one connection."""
     tally = Tally()
     headers = request_headers("GetState", target)
@@ -168,12 +172,53 @@ def get_state(target: str, server_pid: int, seconds: float, in_flight: int, name
     return run([Connection(target, [caller() for _ in range(in_flight)])], tally, seconds, server_pid)
 
 
-def transactions(target: str, server_pid: int, seconds: float, first_client: int, clients: int) -> dict[str, Any]:
-    """Clients with a connection each: begin, write, commit, and again."""
+def reads(
+    target: str, server_pid: int, seconds: float, in_flight: int, records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Records in turn, by GetState, so many at once on one connection."""
+    tally = Tally()
+    headers, requests = request_headers("GetState", target), cycle(reads_of(records))
+
+    def caller() -> Caller:
+        while not tally.over:
+            started_s = time.perf_counter()
+            if not pb.GetStateResponse.FromString((yield headers, next(requests))).exists:
+                raise RuntimeError("the server lacks a record")
+            tally.latencies_s.append(time.perf_counter() - started_s)
+
+    return run([Connection(target, [caller() for _ in range(in_flight)])], tally, seconds, server_pid)
+
+
+def batches(
+    target: str, server_pid: int, seconds: float, in_flight: int, records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """All records in each BatchGet, so many at once on one connection; what is counted is records."""
+    tally = Tally()
+    headers, request = request_headers("BatchGet", target), batch_of(records)
+
+    def caller() -> Caller:
+        first = yield headers, request
+        if entries_in(first) != len(records):
+            raise RuntimeError("the server lacks a record")
+        while not tally.over:
+            started_s = time.perf_counter()
+            if len((yield headers, request)) != len(first):
+                raise RuntimeError("one answer had more or fewer bytes than another")
+            tally.latencies_s.append(time.perf_counter() - started_s)
+
+    answer = run([Connection(target, [caller() for _ in range(in_flight)])], tally, seconds, server_pid)
+    return answer | {"count": answer["count"] * len(records)}
+
+
+def transactions(
+    target: str, server_pid: int, seconds: float, first_client: int, clients: int, *, at_once: bool = False
+) -> dict[str, Any]:
+    """Clients with a connection each: begin, write, commit, and again; or all of it in one call."""
     tally = Tally()
     begin, write, commit = (request_headers(name, target) for name in ("BeginTransaction", "Write", "Commit"))
+    transact = request_headers("Transact", target)
 
-    def caller(number: int) -> Caller:
+    def in_three(number: int) -> Caller:
         writes = writes_of(number)
         done = 0
         while not tally.over:
@@ -184,9 +229,17 @@ def transactions(target: str, server_pid: int, seconds: float, first_client: int
             done += 1
             tally.latencies_s.append(time.perf_counter() - started_s)
 
+    def in_one(number: int) -> Caller:
+        requests = cycle(transacts_of(number))
+        while not tally.over:
+            started_s = time.perf_counter()
+            yield transact, next(requests)
+            tally.latencies_s.append(time.perf_counter() - started_s)
+
+    caller = in_one if at_once else in_three
     numbers = range(first_client, first_client + clients)
     return run([Connection(target, [caller(number)]) for number in numbers], tally, seconds, server_pid)
 
 
 if __name__ == "__main__":
-    answer_jobs({"get_state": get_state, "transactions": transactions})
+    answer_jobs({"get_state": get_state, "reads": reads, "batches": batches, "transactions": transactions})

@@ -9,12 +9,14 @@ from typing import Any, Final
 from edge_load.figures import Figure, Goal, Sample
 from edge_load.meter import cpu_s_of
 from edge_load.processes import JsonProcess, Target, load
-from edge_load.servers import HISTORY, RECORD, Bench
+from edge_load.servers import HISTORY, RECORD, RECORDS, Bench
 
 __all__ = ["MEASUREMENTS"]
 
 OURS: Final = "ours"
 SHIPPED: Final = "purerpc as shipped"
+THREE_CALLS: Final = "begin, write, commit"
+SINGLE_READS: Final = "GetState"
 NO_TURNS: Final = "purerpc, a handler that never waits"
 
 
@@ -92,10 +94,10 @@ def transactions(bench: Bench) -> list[Figure]:
         frames = [stack.enter_context(load("frame_load"))]
         samples = bench.rounds(
             {
-                OURS: partial(transact, bench, grpc, ours),
-                "before": partial(transact, bench, grpc, before),
-                "ours, frames": partial(transact, bench, frames, ours),
-                "before, frames": partial(transact, bench, frames, before),
+                OURS: partial(spread, bench, grpc, ours),
+                "before": partial(spread, bench, grpc, before),
+                "ours, frames": partial(spread, bench, frames, ours),
+                "before, frames": partial(spread, bench, frames, before),
             }
         )
     frames_both = (samples["ours, frames"], samples["before, frames"])
@@ -105,9 +107,67 @@ def transactions(bench: Bench) -> list[Figure]:
     ]
 
 
-def transact(bench: Bench, sources: Sequence[JsonProcess], target: Target) -> Sample:
-    """The clients, spread over the loads."""
-    asked = {"target": target.address, "server_pid": target.pid, "seconds": bench.options.seconds}
+def transact(bench: Bench) -> list[Figure]:
+    """Transact with one operation, many clients, against begin + write + commit, on one daemon."""
+    daemon = bench.new_daemon("ours-at-once")
+    with ExitStack() as stack:
+        grpc = [stack.enter_context(load("grpc_load")) for _ in range(bench.options.load_processes)]
+        frames = [stack.enter_context(load("frame_load"))]
+        samples = bench.rounds(
+            {
+                OURS: partial(spread, bench, grpc, daemon, at_once=True),
+                THREE_CALLS: partial(spread, bench, grpc, daemon),
+                "ours, frames": partial(spread, bench, frames, daemon, at_once=True),
+                "three calls, frames": partial(spread, bench, frames, daemon),
+            }
+        )
+    both = (samples[OURS], samples[THREE_CALLS], THREE_CALLS)
+    frames_both = (samples["ours, frames"], samples["three calls, frames"], THREE_CALLS)
+    return [
+        Figure("transact", "txn/s", Goal(2.5, at_least=True), *both, value=rate),
+        Figure("transact-frames", "txn/s", None, *frames_both, value=rate),
+        Figure("transact-cpu-frames", "us/txn", None, *frames_both, value=lambda sample: sample.server_us),
+    ]
+
+
+def batch(bench: Bench) -> list[Figure]:
+    """BatchGet of 100 keys against GetState of the same ones, many at once and one at a time: keys a second."""
+    in_flight = bench.options.in_flight
+    with load("grpc_load") as grpc, load("frame_load") as frames:
+        asked = {"": (grpc, in_flight), "-frames": (frames, in_flight), "-alone": (grpc, 1)}
+        samples = bench.rounds(
+            {
+                f"{job}{name}": partial(read_keys, bench, source, job, many)
+                for name, (source, many) in asked.items()
+                for job in ("batches", "reads")
+            }
+        )
+    goals = {"": Goal(10, at_least=True)}
+    return [
+        Figure(
+            f"batch{name}",
+            "keys/s",
+            goals.get(name),
+            samples[f"batches{name}"],
+            samples[f"reads{name}"],
+            SINGLE_READS,
+            rate,
+        )
+        for name in asked
+    ]
+
+
+def read_keys(bench: Bench, source: JsonProcess, job: str, in_flight: int) -> Sample:
+    """The records, in one way or the other."""
+    size: dict[str, Any] = {"seconds": bench.options.seconds, "in_flight": in_flight, "records": RECORDS}
+    return Sample((source.ask(job, target=bench.ours.address, server_pid=bench.ours.pid, **size),))
+
+
+def spread(bench: Bench, sources: Sequence[JsonProcess], target: Target, *, at_once: bool = False) -> Sample:
+    """The clients of transactions, spread over the loads."""
+    asked: dict[str, Any] = {"target": target.address, "server_pid": target.pid, "seconds": bench.options.seconds}
+    if at_once:
+        asked["at_once"] = True
     first = 0
     for number, source in enumerate(sources):
         clients = len(range(number, bench.options.clients, len(sources)))
@@ -146,5 +206,7 @@ MEASUREMENTS: Final[Mapping[str, Callable[[Bench], list[Figure]]]] = {
     "latency": latency,
     "replay": replay,
     "transactions": transactions,
+    "transact": transact,
+    "batch": batch,
     "client": client,
 }

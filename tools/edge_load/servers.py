@@ -14,9 +14,15 @@ from edge_load.earlier import take_out
 from edge_load.figures import Sample
 from edge_load.processes import CHECKOUT, TOOLS, JsonProcess, Target, load
 
-__all__ = ["HISTORY", "RECORD", "Bench", "Options"]
+__all__ = ["HISTORY", "RECORD", "RECORDS", "Bench", "Options"]
 
 RECORD: Final = {"namespace": "bench", "agent_id": "one-record", "key": "key"}
+RECORDS: Final = [
+    {"namespace": "bench", "agent_id": f"agent-{agent}", "key": f"key-{key}"}
+    for agent in range(10)
+    for key in range(10)
+]
+"""What BatchGet reads at once, and single reads in turn."""
 HISTORY: Final = {"namespace": "bench", "agent_id": "one-agent"}
 # Without -P the working directory, which may be a checkout, comes before PYTHONPATH.
 STATEHOUSED: Final = (sys.executable, "-P", "-m", "statehouse.cli.statehoused")
@@ -46,10 +52,11 @@ class Bench:
 
     @cached_property
     def ours(self) -> Target:
-        """Our daemon, on a store with the record and the history."""
+        """Our daemon, on a store with the record, the records and the history."""
         store = self._scratch / "ours"
+        seeds: dict[str, Any] = {"record": RECORD, "history": HISTORY, "records": RECORDS}
         with load("seeding") as seeding:
-            seeding.ask("seed", directory=str(store), events=self.options.events, record=RECORD, history=HISTORY)
+            seeding.ask("seed", directory=str(store), events=self.options.events, **seeds)
         return self.daemon(store)
 
     @cached_property

@@ -12,6 +12,7 @@ from statehouse.rpc.client.answers import decode_answer
 from statehouse.rpc.client.call import Call
 from statehouse.rpc.client.connection import ClientConnection
 from statehouse.rpc.client.faults import NotConnectedError
+from statehouse.rpc.client.resuming import Resume
 from statehouse.rpc.client.retry import POLICIES, Attempts
 from statehouse.rpc.contract import Method
 from statehouse.rpc.messages import Compressed
@@ -32,15 +33,28 @@ class MessageStream:
     drops it: the call is then reset. Cancelling a wait ends the stream.
     """
 
-    def __init__(self, transport: "Transport", method: Method, request: Message, limit_s: float) -> None:
+    def __init__(
+        self,
+        transport: "Transport",
+        method: Method,
+        request: Message | None,
+        limit_s: float,
+        *,
+        resume: Resume | None = None,
+    ) -> None:
+        """`resume` is the place of a reader who has read before, with `request` for the rest; else it begins anew."""
+        self._finished = False  # first, for `abandon` runs whatever else fails here
         self._transport = transport
         self._method = method
         self._request: Message | None = request
         self._limit_s = limit_s
         self._connection: ClientConnection | None = None
         self._call: Call | None = None
-        self._last: Message | None = None
-        self._finished = False
+        begin = POLICIES[method.name].resume
+        if resume is None and begin is not None and request is not None:
+            resume = begin(request)
+        self._resume = resume
+        self._began = False
         self._ready: deque[bytes | Compressed] = deque()
         self._taken: deque[Message] = deque()
 
@@ -63,18 +77,23 @@ class MessageStream:
             return []
         going_on = False
         try:
-            if self._ready:
-                await anyio.lowlevel.checkpoint()
-            else:
-                self._ready.extend(await self._receive())
-            messages = [self._ready.popleft() for _ in range(min(len(self._ready), BATCH_MESSAGES))]
-            batch = [decode_answer(self._method, message) for message in messages]
-            going_on = bool(batch)
+            batch: list[Message] = []
+            ended = False
+            while not (batch or ended):
+                if self._ready:
+                    await anyio.lowlevel.checkpoint()
+                else:
+                    self._ready.extend(await self._receive())
+                messages = [self._ready.popleft() for _ in range(min(len(self._ready), BATCH_MESSAGES))]
+                ended = not messages
+                batch = [decode_answer(self._method, message) for message in messages]
+                self._began = self._began or bool(batch)
+                if self._resume is not None:
+                    batch = self._resume.take(batch)
+            going_on = not ended
         finally:
             if not going_on:
                 self._finish()
-        if batch:
-            self._last = batch[-1]
         return batch
 
     async def aclose(self) -> None:
@@ -103,11 +122,10 @@ class MessageStream:
                 failure = error
             self._leave_call()
             if attempts is None:
-                attempts = self._transport.attempts(self._method, began=self._last is not None)
+                attempts = self._transport.attempts(self._method, self._request, began=self._began)
             await attempts.failed(failure, deadline)
-            resume = POLICIES[self._method.name].resume
-            if self._last is not None and self._request is not None and resume is not None:
-                self._request = resume(self._request, self._last)
+            if self._resume is not None:
+                self._request = self._resume.rest()
             if self._request is None:
                 return []
 

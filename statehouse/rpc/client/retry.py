@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from statehouse.errors import ConnectionError
 from statehouse.rpc.client.faults import DeadlineError, LostCallError, NotConnectedError, NotProcessedError
+from statehouse.rpc.client.resuming import HistoryResume, LogResume, ReplayResume, Resume
 from statehouse.v1 import statehouse_pb2 as pb
 
 __all__ = ["BACKOFF_CAP_S", "BACKOFF_S", "POLICIES", "TRIES", "Attempts", "Backoff", "Policy", "Random"]
@@ -35,19 +36,16 @@ class Policy:
 
     again: bool
     why: str
-    resume: Callable[[Message, Message], Message | None] | None = None
-    """Of a stream: from the request and the last answer to the request for the rest; None when nothing is left."""
+    again_if: Callable[[Message], bool] | None = None
+    """What of a request makes it one that may be sent again, where `again` does not hold for all."""
+    resume: Callable[[Message], Resume] | None = None
+    """Of a stream: from its request to what knows the request for the rest."""
     advice: str = ""
     """What the error tells of a call that is not repeated."""
 
 
-def _rest_of_replay(request: Message, last: Message) -> Message | None:
-    if not isinstance(request, pb.ReplayRequest) or not isinstance(last, pb.ReplayEvent):
-        raise TypeError("no Replay")
-    rest = pb.ReplayRequest()
-    rest.CopyFrom(request)
-    rest.start_ts = last.commit_ts + 1
-    return None if request.HasField("end_ts") and rest.start_ts > request.end_ts else rest
+def _has_idempotency_key(request: Message) -> bool:
+    return isinstance(request, pb.TransactRequest) and request.idempotency_key != ""
 
 
 _READ: Final = Policy(again=True, why="a read changes nothing")
@@ -62,8 +60,22 @@ POLICIES: Final = {
     "Replay": Policy(
         again=True,
         why="a commit is one event of an agent, so what follows the last commit_ts is what was not delivered",
-        resume=_rest_of_replay,
+        resume=ReplayResume,
     ),
+    "ReplayLog": Policy(
+        again=True,
+        why="the events of a commit come in the order of its record, so what was delivered of the last is known",
+        resume=LogResume,
+    ),
+    "BatchGet": _READ,
+    "History": Policy(again=True, why="versions do not change, and come without a gap", resume=HistoryResume),
+    "Diff": Policy(again=True, why="it changes nothing; one that has begun might go on to another point than before"),
+    "ListAgents": _READ,
+    "ListNamespaces": _READ,
+    "GetLease": _READ,
+    "GetLineage": _READ,
+    "Head": _READ,
+    "Verify": Policy(again=True, why="it changes nothing; one that has begun is not begun again from its start"),
     "BeginTransaction": Policy(again=False, why="each one opens a transaction, which holds room in the daemon"),
     "Write": Policy(again=False, why="it could be staged twice, as two versions"),
     "Delete": Policy(again=False, why="it could be staged twice, as two versions"),
@@ -73,6 +85,34 @@ POLICIES: Final = {
         advice="whether it was committed is not known; commit the same transaction again to learn it (an error "
         "TXN_ALREADY_COMMITTED has its commit_ts)",
     ),
+    "Transact": Policy(
+        again=False,
+        why="with an idempotency key it is done once however often it is asked for, and else perhaps twice",
+        again_if=_has_idempotency_key,
+        advice="whether it was committed is not known; the same call with the same idempotency_key tells, and "
+        "with none it may be committed twice",
+    ),
+    "AcquireLease": Policy(
+        again=False,
+        why="the first may have it, and the second be refused for that",
+        advice="whether it was acquired is not known; if it was, it expires by itself",
+    ),
+    "RenewLease": Policy(again=True, why="what was renewed may be renewed again"),
+    "ReleaseLease": Policy(
+        again=False,
+        why="what was released is refused",
+        advice="whether it was released is not known; it expires by itself",
+    ),
+    "ForkAgent": Policy(
+        again=False,
+        why="the first may have made it, and the second be refused for that",
+        advice="whether it was forked is not known; the lineage of the new agent tells",
+    ),
+    "DeleteAgent": Policy(
+        again=False,
+        why="what somebody wrote in between, to have the agent live again, would be deleted too",
+        advice="whether the agent was deleted is not known; the same call again tells, and deletes it if it lives",
+    ),
     "Abort": Policy(again=True, why="by contract, what is aborted may be aborted again"),
 }
 
@@ -80,13 +120,16 @@ POLICIES: Final = {
 class Backoff:
     """The pauses between tries: doubling, capped, drawn at random, short again after `reset`."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, first_s: float = BACKOFF_S, most_s: float = BACKOFF_CAP_S) -> None:
+        """`first_s` and `most_s` bound the first pause, and every pause."""
         self._random = random
+        self._first_s = first_s
+        self._most_s = most_s
         self._failed = 0
 
     def pause_s(self) -> float:
         """The pause after one more failure."""
-        most_s = min(BACKOFF_CAP_S, BACKOFF_S * 2.0 ** min(self._failed, 16))
+        most_s = min(self._most_s, self._first_s * 2.0 ** min(self._failed, 16))
         self._failed += 1
         return self._random() * most_s
 
@@ -99,10 +142,19 @@ class Attempts:
     """The failed attempts of one call, and what is to be done about them."""
 
     def __init__(
-        self, name: str, backoff: Backoff, now: Callable[[], float], closed: Callable[[], bool], *, began: bool = False
+        self,
+        name: str,
+        request: Message | None,
+        backoff: Backoff,
+        now: Callable[[], float],
+        closed: Callable[[], bool],
+        *,
+        began: bool = False,
     ) -> None:
         """`began`: some answers of a stream came, so that it can only be resumed."""
         self._policy = POLICIES[name]
+        again_if = self._policy.again_if
+        self._again = self._policy.again or (again_if is not None and request is not None and again_if(request))
         self._backoff = backoff
         self._now = now
         self._closed = closed
@@ -127,7 +179,7 @@ class Attempts:
         if isinstance(error, NotConnectedError):
             # Nobody is there; but when somebody was just now, they may be coming back.
             return self._began or len(self._failures) > 1
-        return isinstance(error, LostCallError) and self._policy.again
+        return isinstance(error, LostCallError) and self._again
 
     def _told(self) -> ConnectionError:
         """What it failed with first, what came of trying again, and what to do now."""

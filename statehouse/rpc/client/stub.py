@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from statehouse.rpc.client.following import FollowingStream
 from statehouse.rpc.client.message_stream import MessageStream
 from statehouse.rpc.client.transport import Transport
 from statehouse.rpc.contract import METHODS, Method
@@ -47,17 +48,41 @@ class Stub:
     Delete: UnaryCall[pb.DeleteRequest, pb.DeleteResponse]
     Commit: UnaryCall[pb.CommitRequest, pb.CommitResponse]
     Abort: UnaryCall[pb.AbortRequest, pb.AbortResponse]
+    Transact: UnaryCall[pb.TransactRequest, pb.TransactResponse]
+    AcquireLease: UnaryCall[pb.AcquireLeaseRequest, pb.Lease]
+    RenewLease: UnaryCall[pb.RenewLeaseRequest, pb.Lease]
+    ReleaseLease: UnaryCall[pb.ReleaseLeaseRequest, pb.ReleaseLeaseResponse]
+    GetLease: UnaryCall[pb.GetLeaseRequest, pb.GetLeaseResponse]
     GetState: UnaryCall[pb.GetStateRequest, pb.GetStateResponse]
     GetStateAtVersion: UnaryCall[pb.GetStateAtVersionRequest, pb.GetStateAtVersionResponse]
     ListKeys: UnaryCall[pb.ListKeysRequest, pb.ListKeysResponse]
     ScanPrefix: UnaryCall[pb.ScanPrefixRequest, pb.ScanPrefixResponse]
+    BatchGet: UnaryCall[pb.BatchGetRequest, pb.BatchGetResponse]
+    History: StreamCall[pb.HistoryRequest]
+    Diff: StreamCall[pb.DiffRequest]
+    ListAgents: UnaryCall[pb.ListAgentsRequest, pb.ListAgentsResponse]
+    ForkAgent: UnaryCall[pb.ForkAgentRequest, pb.ForkAgentResponse]
+    GetLineage: UnaryCall[pb.GetLineageRequest, pb.GetLineageResponse]
+    DeleteAgent: UnaryCall[pb.DeleteAgentRequest, pb.DeleteAgentResponse]
+    ListNamespaces: UnaryCall[pb.ListNamespacesRequest, pb.ListNamespacesResponse]
     Replay: StreamCall[pb.ReplayRequest]
+    ReplayLog: StreamCall[pb.ReplayLogRequest]
+    Head: UnaryCall[pb.HeadRequest, pb.HeadResponse]
+    Verify: StreamCall[pb.VerifyRequest]
     Health: UnaryCall[pb.HealthRequest, pb.HealthResponse]
     Version: UnaryCall[pb.VersionRequest, pb.VersionResponse]
 
     def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         for method in METHODS.values():
             setattr(self, method.name, _bound(transport, method))
+
+    def follow(
+        self, request: pb.ReplayRequest | pb.ReplayLogRequest, *, timeout_s: float | None = None
+    ) -> FollowingStream:
+        """Replay or ReplayLog for as long as the caller wants; see `FollowingStream`."""
+        method = METHODS["Replay" if isinstance(request, pb.ReplayRequest) else "ReplayLog"]
+        return FollowingStream(self._transport, method, request, timeout_s)
 
 
 def _bound(transport: Transport, method: Method) -> Any:

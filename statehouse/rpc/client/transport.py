@@ -120,7 +120,7 @@ class Transport:
             except ConnectionError as error:
                 failure = error
             if attempts is None:
-                attempts = self.attempts(method)
+                attempts = self.attempts(method, request)
             await attempts.failed(failure, deadline)
 
     async def _unary_once(self, method: Method, message: bytes, deadline: float, limit_s: float) -> Message:
@@ -189,9 +189,18 @@ class Transport:
             self._tasks.start_soon(self._run, current)
         return current
 
-    def attempts(self, method: Method, *, began: bool = False) -> Attempts:
+    @property
+    def closed(self) -> bool:
+        """Whether no call can be made any more."""
+        return self._closed
+
+    def backoff(self) -> Backoff:
+        """Pauses for somebody who tries again by himself."""
+        return Backoff(self._random)
+
+    def attempts(self, method: Method, request: Message | None, *, began: bool = False) -> Attempts:
         """What decides whether a call that failed is tried again; `began`: some of its answers came."""
-        return Attempts(method.name, Backoff(self._random), self.loop.now, lambda: self._closed, began=began)
+        return Attempts(method.name, request, self.backoff(), self.loop.now, lambda: self._closed, began=began)
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Run a function in the event loop, soon: from any thread, also from a finalizer. Never raises."""

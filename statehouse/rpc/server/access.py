@@ -4,10 +4,17 @@ The server asks the `Authenticator` for the `Caller` behind a call's `authorizat
 before they ask the engine. A refusal depends on the token and on the names in the request alone, never on what is
 stored, so it cannot be used to find out what exists.
 
-What a token is bound to (namespaces, agent prefixes) is checked where an agent is named: reads, Write, Delete. Commit
-and Abort name a transaction only. Its id has 128 random bits and is told to nobody but who began it, so having the id
+What a token is bound to (namespaces, agent prefixes) is checked where an agent is named: reads, leases, Write, Delete,
+DeleteAgent, both agents of a ForkAgent (a read of the one, a write of the other), each operation of a Transact, and
+each precondition, whose answer tells what was found and which is therefore a read.
+Listings of agents and ReplayLog name no agent but a namespace and a prefix: all that these can let through must lie
+within the bounds, or the call is refused as a whole (`may_list`); nothing is left out in silence. What an agent was
+forked from, and what was forked from it, may lie outside: that is told without its name (`sees`). ListNamespaces gives
+sums over all agents of a namespace, and is for callers that are bound to nothing. Commit and Abort name a transaction
+only. Its id has 128 random bits and is told to nobody but who began it, so having the id
 is the right to end it, and whatever was staged under it was checked when it was staged. (An event shows the id of its
-transaction when that is over, and good for nothing.) commit_ts counts the commits of all agents: a bound token sees
+transaction when that is over, and good for nothing.) Head and Verify are about the whole store, and for callers that
+are bound to nothing. commit_ts counts the commits of all agents: a bound token sees
 from it how many there were, and nothing about them.
 """
 
@@ -70,16 +77,55 @@ class Caller:
             self.may_transact()
             self._check_bounds(agent)
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether there may be agents that the caller may not read."""
+        return not self._reads_all
+
+    def sees(self, agent: AgentId) -> bool:
+        """Whether the caller may read this agent's state and events."""
+        return self._reads_all or self._is_within(agent)
+
     def may_transact(self) -> None:
         """Raise PermissionDeniedError unless the caller may begin, commit and abort transactions."""
         if not self._writes:
             raise PermissionDeniedError(f"token {self.name} is {self.role}", details={"caller": self.name})
 
-    def _check_bounds(self, agent: AgentId) -> None:
+    def may_list(self, namespace: str | None, agent_prefix: str) -> None:
+        """Raise PermissionDeniedError unless the caller may read every agent that there could be in a listing.
+
+        That is of the agents whose id begins with `agent_prefix`, in one namespace or (None) in all.
+        """
+        if self._reads_all:
+            return
         namespaces, prefixes = self.namespaces, self.agent_prefixes
-        if (namespaces and agent.namespace not in namespaces) or (prefixes and not agent.agent_id.startswith(prefixes)):
+        if (namespaces and namespace not in namespaces) or (prefixes and not agent_prefix.startswith(prefixes)):
+            message = f"token {self.name} is bound to namespaces or agents, and more could be listed than these"
+            raise PermissionDeniedError(message, details={"caller": self.name})
+
+    def may_see_all(self) -> None:
+        """Raise PermissionDeniedError for a caller that is bound to namespaces or agents."""
+        if not self._reads_all:
+            message = f"token {self.name} is bound to namespaces or agents, and this is about all of them"
+            raise PermissionDeniedError(message, details={"caller": self.name})
+
+    def may_administer(self) -> None:
+        """Raise PermissionDeniedError unless the caller is an admin and bound to nothing."""
+        if self.role is not Role.ADMIN:
+            message = f"token {self.name} is {self.role}, and this takes admin"
+            raise PermissionDeniedError(message, details={"caller": self.name})
+        self.may_see_all()
+
+    def _check_bounds(self, agent: AgentId) -> None:
+        if not self._is_within(agent):
             message = f"token {self.name} is bound to namespaces or agents that this one is not among"
             raise PermissionDeniedError(message, details={"caller": self.name})
+
+    def _is_within(self, agent: AgentId) -> bool:
+        namespaces, prefixes = self.namespaces, self.agent_prefixes
+        return (not namespaces or agent.namespace in namespaces) and (
+            not prefixes or agent.agent_id.startswith(prefixes)
+        )
 
 
 ANYONE: Final = Caller("anyone", Role.ADMIN)

@@ -10,15 +10,15 @@ from typing import Final
 
 import trio
 
+from statehouse.actors.event_stream import EventStream
 from statehouse.actors.reply import Reply
-from statehouse.errors import OverloadedError
 from statehouse.limits import KIB
 from statehouse.rpc.messages import Compressed
 from statehouse.rpc.server.answer_budget import Hold
 from statehouse.rpc.server.call import ServerCall, Unsent, Work
-from statehouse.rpc.server.capacity import Capacity, ConnectionAnswers
+from statehouse.rpc.server.capacity import LISTING_BYTES, Capacity, ConnectionAnswers
 from statehouse.rpc.server.dispatch import Kind
-from statehouse.rpc.server.failures import answer_stalled
+from statehouse.rpc.server.failures import answer_stalled, goodbye
 from statehouse.rpc.server.protocol import ServerProtocol
 from statehouse.rpc.server.sender import OUTPUT_BYTES, Sender
 
@@ -26,8 +26,6 @@ __all__ = ["INFLATED_HERE_BYTES", "Answering"]
 
 SMALL_ANSWER_BYTES: Final = 4 * KIB
 """An answer up to this size may wait for the client's windows without being counted."""
-LONGEST_READ_BYTES: Final = 16 * KIB
-"""The longest request of a read that may wait for its client's window: names are far shorter."""
 INFLATED_HERE_BYTES: Final = KIB
 """A longer message in gzip is inflated in a worker thread."""
 
@@ -40,6 +38,8 @@ class Answering:
         self._sender = sender
         self._capacity = capacity
         self._answers = ConnectionAnswers(capacity)
+        self.takes_watchers = True
+        """False once the connection is to end: a call that follows would keep it for ever."""
 
     async def inflate(self, call: ServerCall, compressed: Compressed) -> None:
         """Carry out a call whose request came in gzip; gives back what the request holds of the requests' budget."""
@@ -52,7 +52,9 @@ class Answering:
             self._capacity.requests.give_back(len(compressed.content))
         del compressed
         if self.must_wait(call):
-            await self.read_when_there_is_room(call, request, call.endpoint.answer_bytes)
+            late = self.read_when_there_is_room(call, request, call.endpoint.answer_bytes)
+            del request  # it is kept there, and counted
+            await late
             return
         work = call.endpoint.handler(request, call.caller)
         if isinstance(work, bytes):
@@ -60,19 +62,34 @@ class Answering:
             del work, request  # they are held there, or not at all
             await late
         else:
+            request_bytes = len(request)
             del request
-            await self.carry_out(call, work)
+            await self.carry_out(call, work, request_bytes)
 
-    async def carry_out(self, call: ServerCall, work: bytes | Work) -> None:
-        """Send what a handler returned, when it is there. Raises what the work raises."""
+    async def carry_out(self, call: ServerCall, work: bytes | Work, request_bytes: int = 0) -> None:
+        """Send what a handler returned, when it is there. Raises what the work raises.
+
+        A coroutine keeps what it was asked for, a request of `request_bytes`, until it has answered.
+        """
         if isinstance(work, bytes):
             await self._send(call, [work])
         elif isinstance(work, Reply):
             await self._send(call, [await work.wait()])
         elif isinstance(work, Coroutine):
-            with closing(work):  # cancelled in line, it never begins
+            # Closed here, because when it is cancelled in line it never begins.
+            with closing(work), self._answers.keep(request_bytes) as kept:
                 async with self._hold(call, call.endpoint.answer_bytes) as hold:
-                    await self._send(call, [await work], hold)
+                    messages = [await work]
+                    kept.let_go()
+                    await self._send(call, messages, hold)
+        elif isinstance(work, EventStream):
+            if work.follows:
+                if not self.takes_watchers:
+                    raise goodbye()
+                self._capacity.begin_watching()
+                call.watches = True
+            async with aclosing(work):
+                await self._send_events(call, work)
         else:
             async with aclosing(work):
                 await self._send_chunks(call, work)
@@ -87,18 +104,26 @@ class Answering:
         if size <= SMALL_ANSWER_BYTES:  # it may be of a write: carried out once, whatever its answer is
             return self._send(call, [answer])
         hold = self._answers.budget(size).hold_now(size, self._end_of(call))
-        return (
-            self.read_when_there_is_room(call, request, size) if hold is None else self._send_held(call, answer, hold)
-        )
+        if hold is not None:
+            return self._send_held(call, answer, hold)
+        # When it is read again a listing may be as large as any.
+        most = call.endpoint.answer_bytes
+        return self.read_when_there_is_room(call, request, most if most > LISTING_BYTES else size)
 
     async def read_when_there_is_room(self, call: ServerCall, request: bytes, size_bytes: int) -> None:
-        """Carry out a read whose answer takes `size_bytes` at most when so much may be held, and not before."""
-        if len(request) > LONGEST_READ_BYTES:  # no read needs so long a request, and it would wait here uncounted
-            raise OverloadedError("the client takes nothing now, and the request is too long to be kept until it does")
-        await self._window(call)
-        async with self._hold(call, size_bytes) as hold:
-            answer = call.endpoint.handler(request, call.caller)
-            await self._send(call, [await answer if isinstance(answer, Coroutine) else answer], hold)
+        """Carry out a read whose answer takes `size_bytes` at most when so much may be held, and not before.
+
+        OverloadedError when the request is long, as of many keys, and there is no room to keep it until then.
+        """
+        with self._answers.keep(len(request)) as kept:
+            with kept.waiting_for_client(self._end_of(call)):
+                await self._window(call)
+            async with self._hold(call, size_bytes) as hold:
+                work = call.endpoint.handler(request, call.caller)
+                messages = [await work if isinstance(work, Coroutine) else work]
+                del work, request
+                kept.let_go()
+                await self._send(call, messages, hold)
 
     async def _send_held(self, call: ServerCall, answer: bytes, hold: Hold) -> None:
         with self._answers.budget(hold.size_bytes).holding(hold):
@@ -134,14 +159,35 @@ class Answering:
                     return
                 await self._send(call, messages, hold)
 
+    async def _send_events(self, call: ServerCall, stream: EventStream) -> None:
+        """Send events as they come. While it waits for them a stream holds nothing, and for few at a time little."""
+        while not call.over:
+            await self._window(call)
+            size_bytes = await stream.wait()
+            async with self._hold(call, size_bytes if size_bytes > SMALL_ANSWER_BYTES else 0) as hold:
+                messages = await stream.step()
+                if messages is None:
+                    return
+                if messages:
+                    # What comes to many watchers of one connection in one turn of the event loop leaves together.
+                    await self._send(call, messages, hold, flush=self._sender.wake)
+
     async def _window(self, call: ServerCall) -> None:
         """Wait until the client takes something, or the call is over."""
         while self._protocol.room(call.stream) <= 0 and not call.over:
             call.room = trio.Event()
             await call.room.wait()
 
-    async def _send(self, call: ServerCall, messages: list[bytes], hold: Hold | None = None) -> None:
+    async def _send(
+        self,
+        call: ServerCall,
+        messages: list[bytes],
+        hold: Hold | None = None,
+        *,
+        flush: Callable[[], None] | None = None,
+    ) -> None:
         """Send messages of a call. Waits for the client's flow control, and for the writer."""
+        flush = flush or self._sender.flush
         unsent = Unsent(messages)
         if hold is not None:
             hold.keep(unsent.kept_bytes)
@@ -156,4 +202,4 @@ class Answering:
                 self.send_now(call, piece)
                 if hold is not None:
                     hold.keep(unsent.kept_bytes, taken_bytes=len(piece))
-                self._sender.flush()
+                flush()

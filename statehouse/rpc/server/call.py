@@ -49,12 +49,15 @@ class ServerCall:
     """Part of a message is sent: nothing but the rest of it may follow."""
     over: bool = False
     """Nothing more can be sent: answered, reset by the client, or its connection is gone."""
+    watches: bool = False
+    """It waits for what is committed from now on, and is counted as a watcher."""
     ended_by: EncodedError | None = None
     """Why the server itself cancelled the call."""
 
     def cancel(self, why: EncodedError) -> None:
-        """The server itself ends the call's work; the client is told `why`."""
-        self.ended_by = why
+        """The server itself ends the call's work; the client is told `why`, or what had ended it before."""
+        if self.scope is None or not self.scope.cancel_called:
+            self.ended_by = why
         self.stop()
 
     def stop(self) -> None:

@@ -89,6 +89,22 @@ class Calls:
             else:
                 call.cancel(error)
 
+    def end_watchers(self, error: EncodedError) -> None:
+        """Stop the calls that wait for what is committed from now on: they have no end to wait for."""
+        for call in list(self._calls.values()):
+            if call.watches:
+                call.cancel(error)
+
+    def refuse_watchers(self) -> None:
+        """Let no call begin to wait for what is committed from now on; one that had been let in is told to go, too."""
+        self._answering.takes_watchers = False
+
+    def end_unstarted(self, error: EncodedError) -> None:
+        """End the calls whose requests are not all there yet."""
+        for call in list(self._calls.values()):
+            if not call.working:
+                self._end(call, error)
+
     def drop_all(self) -> None:
         """The client is gone: stop all work and send nothing."""
         for call in list(self._calls.values()):
@@ -195,7 +211,7 @@ class Calls:
             self._replies += 1
             work.then(partial(self._settled, call))
         else:
-            self._in_task(call, self._answering.carry_out(call, work))
+            self._in_task(call, self._answering.carry_out(call, work, len(request)))
 
     def _settled(self, call: ServerCall, reply: Reply[bytes]) -> None:
         call.working = False
@@ -277,7 +293,7 @@ class Calls:
         """The call is over; it counts no more when nothing works for it."""
         call.over = True
         if not call.working and self._calls.pop(call.stream.id, None) is not None:
-            self._capacity.let_out(call.endpoint)
+            self._capacity.let_out(call.endpoint, watches=call.watches)
             self._ended()
 
     def _failure(self, call: ServerCall, error: Exception) -> EncodedError:

@@ -14,11 +14,12 @@ from typing import Final
 
 import trio
 
-from statehouse.rpc.error_table import EncodedError
+from statehouse.rpc.error_table import EncodedError, encode_error
 from statehouse.rpc.http2.frames import ErrorCode
 from statehouse.rpc.server.calls import Calls, Find
 from statehouse.rpc.server.capacity import Capacity
 from statehouse.rpc.server.events import Event, PeerLeft
+from statehouse.rpc.server.failures import goodbye
 from statehouse.rpc.server.lifetime import Lifetime, LifetimeLimits, Step
 from statehouse.rpc.server.link import Link
 from statehouse.rpc.server.protocol import ServerProtocol
@@ -95,11 +96,21 @@ class ServerConnection:
                 nursery.cancel_scope.cancel()
 
     def drain(self) -> None:
-        """Say goodbye, let the calls in flight finish, then end."""
+        """Say goodbye, let the calls in flight finish, then end. Watchers are told at once to go elsewhere."""
         self._draining = True
         self._protocol.go_away()
+        if self._calls is not None:
+            self._calls.refuse_watchers()
+            self._calls.end_watchers(encode_error(goodbye()))
         self._sender.flush()
         self._end_if_drained()
+
+    def judge_callers_anew(self) -> None:
+        """End what would go on for ever, or has not begun, under the rights that its caller had: it may call again."""
+        if self._calls is not None:
+            for end in (self._calls.end_watchers, self._calls.end_unstarted):
+                end(encode_error(goodbye()))
+            self._sender.flush()
 
     def leave(self) -> None:
         """End at once; the calls in flight are dropped."""

@@ -23,7 +23,7 @@ from statehouse.errors import (
 from statehouse.limits import ANSWER_STALL_S
 from statehouse.rpc.error_table import EncodedError, GrpcStatus, encode_error, row_of
 
-__all__ = ["answer_stalled", "deadline_passed", "encode_failure", "request_overdue", "shutting_down"]
+__all__ = ["answer_stalled", "deadline_passed", "encode_failure", "goodbye", "request_overdue", "shutting_down"]
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -70,9 +70,14 @@ def request_overdue(limit_s: float) -> EncodedError:
 
 
 def answer_stalled() -> EncodedError:
-    """For a stream or scan that its client stopped reading, when others needed the memory."""
-    message = f"nothing of the answer was read for {ANSWER_STALL_S:g} s, while others waited: read on, or ask for less"
+    """For a call whose client does not read its answer, or lets it not begin, when others needed the memory."""
+    message = f"nothing of the answer was read for {ANSWER_STALL_S:g} s, and others need room: read on, or ask for less"
     return encode_error(OverloadedError(message))
+
+
+def goodbye() -> UnavailableError:
+    """For streams that would go on for ever, when their connection is to end."""
+    return UnavailableError("the connection ends: connect again, and go on behind the last event")
 
 
 def shutting_down() -> UnavailableError:

@@ -1,4 +1,4 @@
-"""The twelve calls: request bytes and their caller -> the engine -> response bytes, and nothing else.
+"""The calls: request bytes and their caller -> the engine -> response bytes, and nothing else.
 
 A unary handler is a plain function of the request's bytes and of who sent them. It returns the response's bytes when
 the answer is there at once, a `Reply` when it comes later, or a coroutine for a read that works in chunks. A stream
@@ -8,24 +8,32 @@ the connection how that is told.
 
 A handler asks the caller whether it may before it asks the engine anything; Health and Version are for everyone.
 
-Handlers know neither sockets nor HTTP/2, so the connection beneath them can be replaced.
+Handlers know neither sockets nor HTTP/2, so the connection beneath them can be replaced. They stand by subject in
+`handlers_transactions.py`, `handlers_agents.py`, `handlers_reads.py` and `handlers_streams.py`; here is the table of
+all.
 """
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
 from statehouse.actors.reply import Reply
-from statehouse.errors import OverloadedError
-from statehouse.limits import KIB, READ_CHUNK_BYTES, RESPONSE_BYTES, Limits
+from statehouse.limits import FORK_DEPTH, KIB, LINEAGE_FORKS, PAGE_BYTES, READ_CHUNK_BYTES, RESPONSE_BYTES, Limits
 from statehouse.rpc.contract import SERVICE, SERVICE_NAME
 from statehouse.rpc.server.access import Caller
 from statehouse.rpc.server.build_version import BuildVersion
 from statehouse.rpc.server.dispatch import Hosted, bound_service
-from statehouse.rpc.server.requests import Requests
-from statehouse.storage.wire import LENGTH_DELIMITED, tag, varint
-from statehouse.types import AgentId
+from statehouse.rpc.server.engine_calls import EngineCalls
+from statehouse.rpc.server.handlers_agents import AgentCalls
+from statehouse.rpc.server.handlers_reads import ReadCalls
+from statehouse.rpc.server.handlers_streams import StreamCalls
+from statehouse.rpc.server.handlers_transactions import TransactionCalls
+from statehouse.rpc.server.requests import parse
+from statehouse.rpc.server.requests_agents import AgentRequests
+from statehouse.rpc.server.requests_reads import ReadRequests
+from statehouse.rpc.server.requests_streams import StreamRequests
+from statehouse.rpc.server.requests_transactions import TransactionRequests
 from statehouse.v1 import statehouse_pb2 as pb
 
 __all__ = [
@@ -38,31 +46,12 @@ __all__ = [
     "statehouse_service",
 ]
 
-T = TypeVar("T")
-
 UnaryResponse: TypeAlias = "bytes | Reply[bytes] | Coroutine[Any, Any, bytes]"
 UnaryHandler: TypeAlias = Callable[[bytes, Caller], UnaryResponse]
 StreamHandler: TypeAlias = Callable[[bytes, Caller], AsyncGenerator[list[bytes], None]]
 
-_ENTRIES: Final = tag(pb.ScanPrefixResponse.ENTRIES_FIELD_NUMBER, LENGTH_DELIMITED)
-
-
-class EngineCalls(Protocol):
-    """What the edge asks of `statehouse.actors.engine.Engine`, which has the promises of each call."""
-
-    @property
-    def limits(self) -> Limits: ...
-    def health(self) -> str: ...
-    def begin(self, timeout_ms: int | None) -> Reply[str]: ...
-    def write(self, txn_id: str, agent: AgentId, key: str, value: bytes) -> Reply[None]: ...
-    def delete(self, txn_id: str, agent: AgentId, key: str) -> Reply[None]: ...
-    def commit(self, txn_id: str) -> Reply[int]: ...
-    def abort(self, txn_id: str) -> Reply[None]: ...
-    def get_state(self, agent: AgentId, key: str) -> bytes: ...
-    def get_state_at_version(self, agent: AgentId, key: str, version: int) -> bytes: ...
-    async def list_keys(self, agent: AgentId) -> list[str]: ...
-    async def scan_prefix(self, agent: AgentId, prefix: str) -> list[bytes]: ...
-    def replay(self, agent: AgentId, start_ts: int | None, end_ts: int | None) -> AsyncGenerator[list[bytes], None]: ...
+_STREAM_BYTES = 2 * READ_CHUNK_BYTES
+"""A chunk; more for an event or value that is larger: what it really is, is held."""
 
 
 @frozen
@@ -77,34 +66,67 @@ class Handlers:
 
 def make_handlers(engine: EngineCalls, build: BuildVersion) -> Handlers:
     """The handlers of one engine."""
-    calls = _Calls(engine, Requests(engine.limits), build)
+    about = _AboutCalls(engine, build)
+    transactions = TransactionCalls(engine, TransactionRequests(engine.limits))
+    agents = AgentCalls(engine, AgentRequests(engine.limits))
+    reads = ReadCalls(engine, ReadRequests(engine.limits))
+    streams = StreamCalls(engine, StreamRequests(engine.limits))
     return Handlers(
         unary={
-            "Health": calls.health,
-            "Version": calls.version,
-            "BeginTransaction": calls.begin_transaction,
-            "Write": calls.write,
-            "Delete": calls.delete,
-            "Commit": calls.commit,
-            "Abort": calls.abort,
-            "GetState": calls.get_state,
-            "GetStateAtVersion": calls.get_state_at_version,
-            "ListKeys": calls.list_keys,
-            "ScanPrefix": calls.scan_prefix,
+            "Health": about.health,
+            "Version": about.version,
+            "BeginTransaction": transactions.begin_transaction,
+            "Write": transactions.write,
+            "Delete": transactions.delete,
+            "Commit": transactions.commit,
+            "Abort": transactions.abort,
+            "Transact": transactions.transact,
+            "AcquireLease": transactions.acquire_lease,
+            "RenewLease": transactions.renew_lease,
+            "ReleaseLease": transactions.release_lease,
+            "GetLease": transactions.get_lease,
+            "ForkAgent": agents.fork_agent,
+            "GetLineage": agents.get_lineage,
+            "DeleteAgent": agents.delete_agent,
+            "GetState": reads.get_state,
+            "GetStateAtVersion": reads.get_state_at_version,
+            "ListKeys": reads.list_keys,
+            "ScanPrefix": reads.scan_prefix,
+            "BatchGet": reads.batch_get,
+            "ListAgents": reads.list_agents,
+            "ListNamespaces": reads.list_namespaces,
+            "Head": reads.head,
         },
-        streams={"Replay": calls.replay},
+        streams={
+            "History": streams.history,
+            "Diff": streams.diff,
+            "Replay": streams.replay,
+            "ReplayLog": streams.replay_log,
+            "Verify": streams.verify,
+        },
         answer_bytes={
             "GetState": _state_bytes(engine.limits),
             "GetStateAtVersion": _state_bytes(engine.limits),
             "ListKeys": RESPONSE_BYTES,
             "ScanPrefix": RESPONSE_BYTES,
-            "Replay": 2 * READ_CHUNK_BYTES,  # more for an event that is larger: what it really is, is held
+            "BatchGet": RESPONSE_BYTES,
+            "ListAgents": PAGE_BYTES,
+            "ListNamespaces": PAGE_BYTES,
+            "GetLineage": _lineage_bytes(engine.limits),
+            "History": _STREAM_BYTES,
+            "Diff": _STREAM_BYTES,
+            "Replay": _STREAM_BYTES,
+            "ReplayLog": _STREAM_BYTES,
         },
     )
 
 
 def _state_bytes(limits: Limits) -> int:
     return limits.value_bytes + KIB  # and the numbers beside the value
+
+
+def _lineage_bytes(limits: Limits) -> int:
+    return (LINEAGE_FORKS + FORK_DEPTH) * (limits.agent_id_bytes + 32)  # and the numbers beside each name
 
 
 def statehouse_service(engine: EngineCalls, build: BuildVersion) -> Hosted:
@@ -118,106 +140,16 @@ def statehouse_service(engine: EngineCalls, build: BuildVersion) -> Hosted:
 
 
 @frozen
-class _Calls:
+class _AboutCalls:
+    """What is about the daemon. Fields that a newer client may send are ignored."""
+
     engine: EngineCalls
-    requests: Requests
     build: BuildVersion
 
     def health(self, request: bytes, _caller: Caller) -> bytes:
-        self.requests.empty(request, pb.HealthRequest)
+        parse(pb.HealthRequest, request)
         return pb.HealthResponse(status=self.engine.health()).SerializeToString()
 
     def version(self, request: bytes, _caller: Caller) -> bytes:
-        self.requests.empty(request, pb.VersionRequest)
+        parse(pb.VersionRequest, request)
         return pb.VersionResponse(version=self.build.version, git_sha=self.build.git_sha).SerializeToString()
-
-    def begin_transaction(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
-        caller.may_transact()
-        reply = self.engine.begin(self.requests.begin(request))
-        return _encoded(reply, lambda txn_id: pb.BeginTransactionResponse(txn_id=txn_id).SerializeToString())
-
-    def write(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
-        write = self.requests.write(request)
-        caller.may_write(write.agent)
-        return _encoded(self.engine.write(write.txn_id, write.agent, write.key, write.value), _empty)
-
-    def delete(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
-        delete = self.requests.delete(request)
-        caller.may_write(delete.agent)
-        return _encoded(self.engine.delete(delete.txn_id, delete.agent, delete.key), _empty)
-
-    def commit(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
-        caller.may_transact()
-        reply = self.engine.commit(self.requests.commit(request))
-        return _encoded(reply, lambda commit_ts: pb.CommitResponse(commit_ts=commit_ts).SerializeToString())
-
-    def abort(self, request: bytes, caller: Caller) -> bytes | Reply[bytes]:
-        caller.may_transact()
-        return _encoded(self.engine.abort(self.requests.abort(request)), _empty)
-
-    def get_state(self, request: bytes, caller: Caller) -> bytes:
-        agent, key = self.requests.get_state(request)
-        caller.may_read(agent)
-        return self.engine.get_state(agent, key)
-
-    def get_state_at_version(self, request: bytes, caller: Caller) -> bytes:
-        agent, key, version = self.requests.get_state_at_version(request)
-        caller.may_read(agent)
-        return self.engine.get_state_at_version(agent, key, version)
-
-    def list_keys(self, request: bytes, caller: Caller) -> Coroutine[Any, Any, bytes]:
-        agent = self.requests.list_keys(request)
-        caller.may_read(agent)
-
-        async def listing() -> bytes:
-            keys = await self.engine.list_keys(agent)
-            return _bounded(pb.ListKeysResponse(keys=keys).SerializeToString())
-
-        return listing()
-
-    def scan_prefix(self, request: bytes, caller: Caller) -> Coroutine[Any, Any, bytes]:
-        agent, prefix = self.requests.scan_prefix(request)
-        caller.may_read(agent)
-
-        async def scan() -> bytes:
-            entries = await self.engine.scan_prefix(agent, prefix)
-            # The entries are encoded already; a field of the response is a tag and a length before each.
-            return _bounded(b"".join([piece for each in entries for piece in (_ENTRIES, varint(len(each)), each)]))
-
-        return scan()
-
-    def replay(self, request: bytes, caller: Caller) -> AsyncGenerator[list[bytes], None]:
-        replay = self.requests.replay(request)
-        caller.may_read(replay.agent)
-        return self.engine.replay(replay.agent, replay.start_ts, replay.end_ts)
-
-
-def _empty(_: None) -> bytes:
-    return b""
-
-
-def _encoded(reply: Reply[T], encode: Callable[[T], bytes]) -> bytes | Reply[bytes]:
-    """The response of a reply: at once when it is settled (or its error is raised), else when it settles."""
-    if reply.settled:
-        return encode(reply.result())
-    response: Reply[bytes] = Reply()
-
-    def settle(settled: Reply[T]) -> None:
-        error = settled.error
-        if error is None:
-            response.succeed(encode(settled.result()))
-        else:
-            response.fail(error)
-
-    reply.then(settle)
-    return response
-
-
-def _bounded(response: bytes) -> bytes:
-    """An answer in one message is held in memory as a whole, here and by the client."""
-    if len(response) > RESPONSE_BYTES:
-        raise OverloadedError(
-            f"the answer is {len(response)} bytes, the limit is {RESPONSE_BYTES}: ask for a longer prefix",
-            details={"limit": str(RESPONSE_BYTES), "size": str(len(response))},
-        )
-    return response

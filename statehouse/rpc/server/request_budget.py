@@ -1,4 +1,4 @@
-"""What large requests may hold until they are handled: what bounds memory when senders are slow, or many."""
+"""What large requests may hold until they are handled: what bounds memory when senders or readers are slow, or many."""
 
 from collections import deque
 from collections.abc import Callable

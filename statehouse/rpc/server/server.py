@@ -104,9 +104,11 @@ class Server:
         return {
             "connections": self._accepted,
             "calls": self.capacity.calls,
+            "watchers": self.capacity.watchers,
             "streams": sum(each.streams for each in self._connections),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "requests_bytes": self.capacity.requests.held_bytes,
+            "kept_requests_bytes": self.capacity.kept_requests.held_bytes,
             "answers_bytes": self.capacity.answers.held_bytes,
             "listings_bytes": self.capacity.listings.held_bytes,
             **{str(each): self.capacity.refusals.counts[each] for each in Refusal},
@@ -151,6 +153,11 @@ class Server:
             connection.end_calls(encode_error(shutting_down()))
         with trio.move_on_after(2 * FAREWELL_S):
             await self._gone()
+
+    def judge_callers_anew(self) -> None:
+        """After tokens were read again: watches end with UNAVAILABLE, and who may still watch comes again."""
+        for connection in list(self._connections):
+            connection.judge_callers_anew()
 
     async def _gone(self) -> None:
         while self._connections:

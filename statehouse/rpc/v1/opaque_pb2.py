@@ -22,15 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from statehouse.v1 import statehouse_pb2 as statehouse_dot_v1_dot_statehouse__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estatehouse/rpc/v1/opaque.proto\x12\x11statehouse.rpc.v1\"t\n\x12OpaqueWriteRequest\x12\x0e\n\x06txn_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x12\n\x05value\x18\x05 \x01(\x0cH\x00\x88\x01\x01\x42\x08\n\x06_valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1estatehouse/rpc/v1/opaque.proto\x12\x11statehouse.rpc.v1\x1a\x1estatehouse/v1/statehouse.proto\"\x92\x01\n\x12OpaqueWriteRequest\x12\x0e\n\x06txn_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x12\n\x05value\x18\x05 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05ttl_s\x18\x64 \x01(\x03H\x01\x88\x01\x01\x42\x08\n\x06_valueB\x08\n\x06_ttl_s\"\x87\x01\n\x17OpaqueTransactOperation\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x12\n\x05value\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x12\x12\n\x05ttl_s\x18\x05 \x01(\x03H\x01\x88\x01\x01\x42\x08\n\x06_valueB\x08\n\x06_ttl_s\"\xc2\x02\n\x15OpaqueTransactRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12>\n\noperations\x18\x02 \x03(\x0b\x32*.statehouse.rpc.v1.OpaqueTransactOperation\x12\x32\n\rpreconditions\x18\x03 \x03(\x0b\x32\x1b.statehouse.v1.Precondition\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12H\n\x08metadata\x18\x05 \x03(\x0b\x32\x36.statehouse.rpc.v1.OpaqueTransactRequest.MetadataEntry\x12\x0e\n\x06revive\x18\x06 \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'statehouse.rpc.v1.opaque_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPAQUEWRITEREQUEST']._serialized_start=53
-  _globals['_OPAQUEWRITEREQUEST']._serialized_end=169
+  _globals['_OPAQUETRANSACTREQUEST_METADATAENTRY']._loaded_options = None
+  _globals['_OPAQUETRANSACTREQUEST_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_OPAQUEWRITEREQUEST']._serialized_start=86
+  _globals['_OPAQUEWRITEREQUEST']._serialized_end=232
+  _globals['_OPAQUETRANSACTOPERATION']._serialized_start=235
+  _globals['_OPAQUETRANSACTOPERATION']._serialized_end=370
+  _globals['_OPAQUETRANSACTREQUEST']._serialized_start=373
+  _globals['_OPAQUETRANSACTREQUEST']._serialized_end=695
+  _globals['_OPAQUETRANSACTREQUEST_METADATAENTRY']._serialized_start=648
+  _globals['_OPAQUETRANSACTREQUEST_METADATAENTRY']._serialized_end=695
 # @@protoc_insertion_point(module_scope)

@@ -25,19 +25,27 @@ _sym_db = _symbol_database.Default()
 from statehouse.v1 import statehouse_pb2 as statehouse_dot_v1_dot_statehouse__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstatehouse/storage/v1/log.proto\x12\x15statehouse.storage.v1\x1a\x1estatehouse/v1/statehouse.proto\"9\n\tLogRecord\x12,\n\x08sections\x18\x01 \x03(\x0b\x32\x1a.statehouse.v1.ReplayEvent\"t\n\tAgentMeta\x12\x17\n\x0f\x66irst_commit_ts\x18\x01 \x01(\x04\x12\x16\n\x0elast_commit_ts\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommits\x18\x03 \x01(\x04\x12\x12\n\noperations\x18\x04 \x01(\x04\x12\x11\n\tlive_keys\x18\x05 \x01(\x04\"^\n\tWatermark\x12\x11\n\tcommit_ts\x18\x01 \x01(\x04\x12\r\n\x05\x63hain\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66ormat_version\x18\x03 \x01(\r\x12\x17\n\x0f\x63ommitted_at_ns\x18\x04 \x01(\x04\"o\n\x0eSnapshotHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x10\n\x08store_id\x18\x02 \x01(\x0c\x12\x33\n\twatermark\x18\x03 \x01(\x0b\x32 .statehouse.storage.v1.Watermarkb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstatehouse/storage/v1/log.proto\x12\x15statehouse.storage.v1\x1a\x1estatehouse/v1/statehouse.proto\"\xae\x02\n\tLogRecord\x12,\n\x08sections\x18\x01 \x03(\x0b\x32\x1a.statehouse.v1.ReplayEvent\x12\x37\n\x0bidempotency\x18\x02 \x01(\x0b\x32\".statehouse.storage.v1.Idempotency\x12\x31\n\x05lease\x18\x03 \x01(\x0b\x32\".statehouse.storage.v1.LeaseChange\x12)\n\x04\x66ork\x18\x04 \x01(\x0b\x32\x1b.statehouse.storage.v1.Fork\x12,\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x1f.statehouse.storage.v1.AgentEnd\x12\x1b\n\x0eswept_until_ns\x18\x06 \x01(\x04H\x00\x88\x01\x01\x42\x11\n\x0f_swept_until_ns\"/\n\x0bIdempotency\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\"h\n\x0bLeaseChange\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12\x15\n\rexpires_at_ns\x18\x05 \x01(\x04\"\x95\x01\n\x04\x46ork\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\x12\r\n\x05\x61t_ts\x18\x04 \x01(\x04\x12\x33\n\tinherited\x18\x05 \x01(\x0b\x32 .statehouse.storage.v1.AgentMeta\x12\x11\n\tcommit_ts\x18\x06 \x01(\x04\"/\n\x08\x41gentEnd\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\"t\n\tAgentMeta\x12\x17\n\x0f\x66irst_commit_ts\x18\x01 \x01(\x04\x12\x16\n\x0elast_commit_ts\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommits\x18\x03 \x01(\x04\x12\x12\n\noperations\x18\x04 \x01(\x04\x12\x11\n\tlive_keys\x18\x05 \x01(\x04\"^\n\tWatermark\x12\x11\n\tcommit_ts\x18\x01 \x01(\x04\x12\r\n\x05\x63hain\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66ormat_version\x18\x03 \x01(\r\x12\x17\n\x0f\x63ommitted_at_ns\x18\x04 \x01(\x04\"o\n\x0eSnapshotHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\x10\n\x08store_id\x18\x02 \x01(\x0c\x12\x33\n\twatermark\x18\x03 \x01(\x0b\x32 .statehouse.storage.v1.Watermarkb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'statehouse.storage.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGRECORD']._serialized_start=90
-  _globals['_LOGRECORD']._serialized_end=147
-  _globals['_AGENTMETA']._serialized_start=149
-  _globals['_AGENTMETA']._serialized_end=265
-  _globals['_WATERMARK']._serialized_start=267
-  _globals['_WATERMARK']._serialized_end=361
-  _globals['_SNAPSHOTHEADER']._serialized_start=363
-  _globals['_SNAPSHOTHEADER']._serialized_end=474
+  _globals['_LOGRECORD']._serialized_start=91
+  _globals['_LOGRECORD']._serialized_end=393
+  _globals['_IDEMPOTENCY']._serialized_start=395
+  _globals['_IDEMPOTENCY']._serialized_end=442
+  _globals['_LEASECHANGE']._serialized_start=444
+  _globals['_LEASECHANGE']._serialized_end=548
+  _globals['_FORK']._serialized_start=551
+  _globals['_FORK']._serialized_end=700
+  _globals['_AGENTEND']._serialized_start=702
+  _globals['_AGENTEND']._serialized_end=749
+  _globals['_AGENTMETA']._serialized_start=751
+  _globals['_AGENTMETA']._serialized_end=867
+  _globals['_WATERMARK']._serialized_start=869
+  _globals['_WATERMARK']._serialized_end=963
+  _globals['_SNAPSHOTHEADER']._serialized_start=965
+  _globals['_SNAPSHOTHEADER']._serialized_end=1076
 # @@protoc_insertion_point(module_scope)

@@ -8,10 +8,66 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LogRecord(_message.Message):
-    __slots__ = ("sections",)
+    __slots__ = ("sections", "idempotency", "lease", "fork", "end", "swept_until_ns")
     SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    FORK_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    SWEPT_UNTIL_NS_FIELD_NUMBER: _ClassVar[int]
     sections: _containers.RepeatedCompositeFieldContainer[_statehouse_pb2.ReplayEvent]
-    def __init__(self, sections: _Optional[_Iterable[_Union[_statehouse_pb2.ReplayEvent, _Mapping]]] = ...) -> None: ...
+    idempotency: Idempotency
+    lease: LeaseChange
+    fork: Fork
+    end: AgentEnd
+    swept_until_ns: int
+    def __init__(self, sections: _Optional[_Iterable[_Union[_statehouse_pb2.ReplayEvent, _Mapping]]] = ..., idempotency: _Optional[_Union[Idempotency, _Mapping]] = ..., lease: _Optional[_Union[LeaseChange, _Mapping]] = ..., fork: _Optional[_Union[Fork, _Mapping]] = ..., end: _Optional[_Union[AgentEnd, _Mapping]] = ..., swept_until_ns: _Optional[int] = ...) -> None: ...
+
+class Idempotency(_message.Message):
+    __slots__ = ("key", "fingerprint")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    fingerprint: bytes
+    def __init__(self, key: _Optional[str] = ..., fingerprint: _Optional[bytes] = ...) -> None: ...
+
+class LeaseChange(_message.Message):
+    __slots__ = ("namespace", "agent_id", "epoch", "holder", "expires_at_ns")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_NS_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    agent_id: str
+    epoch: int
+    holder: str
+    expires_at_ns: int
+    def __init__(self, namespace: _Optional[str] = ..., agent_id: _Optional[str] = ..., epoch: _Optional[int] = ..., holder: _Optional[str] = ..., expires_at_ns: _Optional[int] = ...) -> None: ...
+
+class Fork(_message.Message):
+    __slots__ = ("namespace", "agent_id", "parent_id", "at_ts", "inherited", "commit_ts")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    AT_TS_FIELD_NUMBER: _ClassVar[int]
+    INHERITED_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    agent_id: str
+    parent_id: str
+    at_ts: int
+    inherited: AgentMeta
+    commit_ts: int
+    def __init__(self, namespace: _Optional[str] = ..., agent_id: _Optional[str] = ..., parent_id: _Optional[str] = ..., at_ts: _Optional[int] = ..., inherited: _Optional[_Union[AgentMeta, _Mapping]] = ..., commit_ts: _Optional[int] = ...) -> None: ...
+
+class AgentEnd(_message.Message):
+    __slots__ = ("namespace", "agent_id")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    AGENT_ID_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    agent_id: str
+    def __init__(self, namespace: _Optional[str] = ..., agent_id: _Optional[str] = ...) -> None: ...
 
 class AgentMeta(_message.Message):
     __slots__ = ("first_commit_ts", "last_commit_ts", "commits", "operations", "live_keys")

@@ -157,7 +157,7 @@ def test_tls_where_none_is_spoken_and_the_other_way_round(run, servers, ca, ca_f
     plain, secure = servers.start(), servers.start(server_credentials(ca, "localhost"))
 
     async def main():
-        async with AsyncStatehouse(f"https://localhost:{plain}", ca_file=ca_file, connect_timeout_s=2) as client:
+        async with AsyncStatehouse(f"https://localhost:{plain}", ca_file=ca_file, connect_timeout_s=20) as client:
             with pytest.raises(ConnectionError, match=r"cannot connect to .*: TLS failed: wrong version number"):
                 await client.health()
         async with AsyncStatehouse(f"localhost:{secure}", connect_timeout_s=2) as client:

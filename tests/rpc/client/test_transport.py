@@ -20,7 +20,11 @@ from statehouse.v1 import statehouse_pb2 as pb
 GET = METHODS["GetState"], pb.GetStateRequest(agent_id="a", key="k")
 COMMIT = METHODS["Commit"], pb.CommitRequest(txn_id="t")
 UNARY = sorted(name for name, method in METHODS.items() if not method.server_streaming)
-READS = {"Health", "Version", "GetState", "GetStateAtVersion", "ListKeys", "ScanPrefix"}
+READS = {
+    *("Health", "Version", "GetState", "GetStateAtVersion", "ListKeys", "ScanPrefix", "Head"),
+    *("BatchGet", "ListAgents", "ListNamespaces", "GetLease", "GetLineage"),
+}
+STREAMS = {name for name, method in METHODS.items() if method.server_streaming}
 
 
 def answers(stream, stream_id, headers, message):
@@ -243,7 +247,7 @@ async def test_a_server_that_never_says_hello(autojump_clock):
 def test_every_call_has_a_policy_and_a_reason():
     assert POLICIES.keys() == METHODS.keys()
     assert all(policy.why for policy in POLICIES.values())
-    assert {name for name, policy in POLICIES.items() if policy.again} == READS | {"Replay", "Abort"}
+    assert {name for name, policy in POLICIES.items() if policy.again} == READS | STREAMS | {"Abort", "RenewLease"}
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -252,13 +256,15 @@ async def test_what_was_lost_is_sent_again_only_if_that_is_safe(autojump_clock, 
     server = MemoryServer(once(loses, answers))
     request = METHODS[name].request_type()
     async with server.transport() as transport:
-        if name in READS | {"Abort"}:
+        if name in READS | {"Abort", "RenewLease"}:
             await transport.unary(METHODS[name], request)
             assert len(server.requests) == 2
         else:
             what, _ = await failed(transport.unary(METHODS[name], request))
             assert len(server.requests) == 1
             assert ("TXN_ALREADY_COMMITTED" in what) is (name == "Commit")
+            assert ("was forked is not known" in what) is (name == "ForkAgent")
+            assert ("was deleted is not known" in what) is (name == "DeleteAgent")
         await transport.unary(METHODS[name], request)
 
 

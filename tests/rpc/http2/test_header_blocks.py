@@ -3,6 +3,7 @@
 import contextlib
 import random
 import time
+import timeit
 
 import pytest
 from hypothesis import given
@@ -210,6 +211,19 @@ def test_a_text_has_one_huffman_code(text, bit):
 # Bounds
 
 
+def decoding_s(block):
+    """The CPU time that this block takes, or its refusal, in a new decoder: the least of three.
+
+    Without the garbage collector, as timeit does it: to walk what thousands of tests before have left takes longer.
+    """
+
+    def decode():
+        with contextlib.suppress(HeaderBlockError):
+            decoder().decode(block)
+
+    return min(timeit.repeat(decode, timer=time.thread_time, number=1, repeat=3))
+
+
 def test_the_longest_list_and_the_most_fields():
     entry = b"\x40\x01x" + literal_block([(b"y", bytes(3_900))])[3:]
     assert len(decoder().decode(entry + b"\xbe" * (LIST_BYTES // 3_933 - 1))) == LIST_BYTES // 3_933
@@ -234,19 +248,15 @@ def test_the_longest_list_and_the_most_fields():
 )
 def test_a_whole_block_takes_bounded_time(unit):
     for block in (unit * (BLOCK_BYTES // len(unit)), unit * min(BLOCK_FIELDS, BLOCK_BYTES // len(unit))):
-        begun = time.thread_time()
-        with contextlib.suppress(HeaderBlockError):
-            decoder().decode(block)
-        assert time.thread_time() - begun < 0.2  # measured: 4 ms; what hpack 3.0 takes for it is seconds
+        assert decoding_s(block) < 0.2  # measured: 4 ms; what hpack 3.0 takes for it is seconds
 
 
 def test_one_text_as_long_as_a_block_takes_bounded_time():
     for text in (b"a" * 100_000, b"~" * 40_000):
         block = huffman(text)
         assert BLOCK_BYTES // 2 < len(block) <= BLOCK_BYTES
-        begun = time.thread_time()
         assert decoder().decode(block) == [(b"~", text)]
-        assert time.thread_time() - begun < 0.2
+        assert decoding_s(block) < 0.2
 
 
 # Kept blocks

@@ -66,6 +66,37 @@ def test_an_agent_must_fit_both_bounds_byte_for_byte(role, namespaces, prefixes,
     assert allowed(caller.may_transact) is (role is not Role.READ_ONLY)
 
 
+@given(BOUNDS, BOUNDS, st.none() | NAMES, st.text(st.sampled_from("aé/\0"), max_size=3), NAMES, NAMES)
+def test_a_listing_is_allowed_when_all_that_it_could_show_may_be_read(
+    namespaces, prefixes, namespace, prefix, other_namespace, behind
+):
+    caller = Caller("x", Role.READ_ONLY, namespaces, prefixes)
+    if allowed(caller.may_list, namespace, prefix):
+        caller.may_read(AgentId(other_namespace if namespace is None else namespace, prefix + behind))
+    else:
+        assert namespaces or prefixes
+        in_namespaces = not namespaces or namespace in namespaces
+        assert not (in_namespaces and (not prefixes or prefix.startswith(prefixes)))
+
+
+def test_a_listing_that_could_show_more_than_the_bounds_is_refused():
+    caller = Caller("x", Role.READ_ONLY, ("n",), ("mine/", "ours/"))
+    assert allowed(caller.may_list, "n", "mine/")
+    assert allowed(caller.may_list, "n", "ours/1")
+    for namespace, prefix in (
+        ("n", ""),
+        ("n", "mine"),
+        ("n", "m"),
+        ("n", "yours/"),
+        ("default", "mine/"),
+        (None, "mine/"),
+    ):
+        assert not allowed(caller.may_list, namespace, prefix)
+    assert allowed(Caller("x", Role.READ_ONLY).may_list, None, "")
+    assert allowed(Caller("x", Role.READ_ONLY, (), ("mine/",)).may_list, None, "mine/1")
+    assert allowed(Caller("x", Role.READ_ONLY, ("n",)).may_list, "n", "")
+
+
 def test_a_refusal_names_the_token_and_neither_the_agent_nor_the_bounds():
     caller = Caller("00112233aabb", Role.READ_WRITE, ("hidden",), ("also/",))
     with pytest.raises(PermissionDeniedError) as refused:

@@ -8,12 +8,16 @@ from rpc.fix_memory_peer import message, no_window, reset, settle, window_update
 
 from statehouse.actors.reply import Reply
 from statehouse.errors import OverloadedError
-from statehouse.limits import CONNECTION_ANSWERS_BYTES, KIB, MIB
+from statehouse.limits import ANSWER_STALL_S, CONNECTION_ANSWERS_BYTES, CONNECTION_LISTINGS_BYTES, KIB, MIB
 from statehouse.rpc.http2.frames import FrameType, Setting, frame, settings_payload
-from statehouse.rpc.server.answering import LONGEST_READ_BYTES, SMALL_ANSWER_BYTES
+from statehouse.rpc.messages import Compressed
+from statehouse.rpc.server import capacity
+from statehouse.rpc.server.answering import SMALL_ANSWER_BYTES
+from statehouse.rpc.server.capacity import LISTING_BYTES
+from statehouse.rpc.server.kept_requests import SHORT_REQUEST_BYTES
 
 ENOUGH = 2**30
-FRAME = 16_384
+LONG = SHORT_REQUEST_BYTES + 1
 VALUE = b"v" * MIB
 
 
@@ -262,19 +266,148 @@ async def test_compressed_requests_are_read_no_sooner(over_memory, autojump_cloc
     assert connected.nothing_is_held()
 
 
+async def ask_long(connected, *, compressed=False):
+    """A call whose request is LONG."""
+    if compressed:
+        return await connected.peer.call("/t/Get", gzip.compress(bytes(LONG)), flag=1, grpc_encoding="gzip")
+    begin, stream_id = connected.peer.begin("/t/Get")
+    content = message(bytes(LONG))
+    halves = (frame(FrameType.DATA, 0, stream_id, content[:100]), frame(FrameType.DATA, 1, stream_id, content[100:]))
+    await connected.peer.send(begin, *halves)
+    return stream_id
+
+
+@pytest.mark.parametrize("share", ["KEPT_REQUESTS_BYTES", "CONNECTION_KEPT_REQUESTS_BYTES"])
 @pytest.mark.parametrize("compressed", [False, True])
-async def test_a_long_request_is_not_kept_until_its_client_takes_something(over_memory, compressed, autojump_clock):
+async def test_long_requests_are_kept_within_bounds_until_their_client_takes_something(
+    over_memory, compressed, share, autojump_clock, monkeypatch
+):
+    monkeypatch.setattr(capacity, share, 2 * LONG + LONG // 2)
     reads = Reads()
     connected = await over_memory(unary={"Get": reads}, unary_answer_bytes=MIB + KIB, settings=no_window())
-    how = {"flag": 1, "grpc_encoding": "gzip"} if compressed else {}
-    long = bytes(LONGEST_READ_BYTES + 1 if compressed else FRAME - 5)
-    content = gzip.compress(long) if compressed else long
-    call = await connected.peer.call("/t/Get", content, **how)
+    kept = [await ask_long(connected, compressed=compressed) for _ in range(2)]
     await trio.sleep(1)
+    assert connected.capacity.kept_requests.held_bytes == 2 * LONG
+    refused = await ask_long(connected, compressed=compressed)
+    assert await connected.peer.status(refused) == 8
     assert reads.count == 0
-    assert (connected.peer.headers.get(call, {}).get("grpc-status") == "8") == compressed
+    await connected.peer.send(window_update(0, 2_000), *(window_update(each, 1_000) for each in kept))
+    await trio.sleep(1)
+    assert (reads.count, connected.capacity.kept_requests.held_bytes) == (2, 0)  # read, and not sent yet
+    await open_windows(connected, *kept)
+    assert [await connected.peer.status(each) for each in kept] == [0, 0]
+    assert connected.nothing_is_held()
+    gone = await ask_long(connected, compressed=compressed)
+    await trio.sleep(1)
+    assert connected.capacity.kept_requests.held_bytes == LONG
+    await connected.peer.send(reset(gone))
     await connected.peer.leave()
     await connected.over.wait()
+    assert connected.nothing_is_held()
+
+
+async def test_long_requests_of_clients_that_never_read_make_room_for_another(over_memory, autojump_clock, monkeypatch):
+    monkeypatch.setattr(capacity, "KEPT_REQUESTS_BYTES", 2 * LONG)
+    shared, reads = capacity.Capacity(), Reads()
+    never, other = [
+        await over_memory(unary={"Get": reads}, unary_answer_bytes=MIB + KIB, settings=no_window(), capacity=shared)
+        for _ in range(2)
+    ]
+    kept = [await ask_long(never) for _ in range(2)]
+    await trio.sleep(ANSWER_STALL_S - 1)
+    assert await other.peer.status(await ask_long(other)) == 8
+    assert shared.kept_requests.held_bytes == 2 * LONG
+    await trio.sleep(2)
+    asked = await ask_long(other)
+    assert await never.peer.status(kept[0]) == 8
+    assert "nothing of the answer was read" in never.peer.headers[kept[0]]["grpc-message"]
+    await ask_long(never)  # asked at once again, it only takes its own place
+    assert await never.peer.status(kept[1]) == 8
+    assert await never.peer.status(await ask_long(never)) == 8
+    assert shared.kept_requests.held_bytes == 2 * LONG
+    await open_windows(other, asked)
+    assert await other.peer.status(asked) == 0
+    await never.peer.leave()
+    await never.over.wait()
+    assert other.nothing_is_held()
+
+
+class Request(bytes):
+    """Which tells when it is gone."""
+
+    def __del__(self):
+        self.gone.append(None)
+
+
+async def test_a_compressed_request_is_gone_when_it_is_read(over_memory, autojump_clock, monkeypatch):
+    gone = []
+
+    def inflate(_compressed):
+        request = Request(LONG)
+        request.gone = gone
+        return request
+
+    monkeypatch.setattr(Compressed, "inflate", inflate)
+    connected = await over_memory(unary={"Get": Reads()}, unary_answer_bytes=MIB + KIB, settings=no_window())
+    call = await ask_long(connected, compressed=True)
+    await trio.sleep(1)
+    assert (gone, connected.capacity.kept_requests.held_bytes) == ([], LONG)
+    await connected.peer.send(window_update(0, 1), window_update(call, 1))
+    await trio.sleep(1)
+    assert (gone, connected.capacity.kept_requests.held_bytes) == ([None], 0)
+    await open_windows(connected, call)
+    assert await connected.peer.status(call) == 0
+    assert connected.nothing_is_held()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_long_requests_of_listings_are_counted_while_they_wait_in_line(
+    over_memory, compressed, autojump_clock, monkeypatch
+):
+    monkeypatch.setattr(capacity, "KEPT_REQUESTS_BYTES", 3 * LONG)
+    may_answer, begun = trio.Event(), []
+
+    def listing(_request, _caller):
+        async def read():
+            begun.append(None)
+            await may_answer.wait()
+            return b"x"
+
+        return read()
+
+    connected = await over_memory(unary={"Get": listing}, unary_answer_bytes=CONNECTION_LISTINGS_BYTES)
+    kept = [await ask_long(connected, compressed=compressed) for _ in range(3)]
+    await trio.sleep(1)
+    assert (len(begun), connected.capacity.kept_requests.held_bytes) == (1, 3 * LONG)
+    assert await connected.peer.status(await ask_long(connected, compressed=compressed)) == 8
+    await trio.sleep(2 * ANSWER_STALL_S)  # which is not their client's doing
+    assert await connected.peer.status(await ask_long(connected, compressed=compressed)) == 8
+    may_answer.set()
+    assert [await connected.peer.status(each) for each in kept] == [0, 0, 0]
+    assert connected.nothing_is_held()
+
+
+async def test_a_listing_that_is_read_again_is_held_as_one(over_memory, autojump_clock):
+    """It had its answer at hand, of which there was no room for more, and has it no longer."""
+    small, large = VALUE * 4, VALUE * 8
+    asked = []
+
+    def get(request, _caller):
+        async def read():
+            await trio.lowlevel.checkpoint()
+            return large
+
+        asked.append(request)
+        return small if asked.count(request) == 1 else read()
+
+    connected = await over_memory(unary={"Get": get}, unary_answer_bytes=LISTING_BYTES + 1)
+    await connected.peer.send(window_update(0, ENOUGH))
+    calls = [await connected.peer.call("/t/Get", bytes([number])) for number in range(4)]
+    await trio.sleep(1)
+    held = connected.capacity.answers.held_bytes, connected.capacity.listings.held_bytes
+    assert (len(asked), held[0] <= CONNECTION_ANSWERS_BYTES, held[1] >= 2 * len(large)) == (6, True, True)
+    await connected.peer.send(*(window_update(each, ENOUGH) for each in calls))
+    assert [await connected.peer.status(each) for each in calls] == [0] * 4
     assert connected.nothing_is_held()
 
 

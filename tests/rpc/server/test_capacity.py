@@ -2,7 +2,8 @@
 
 import pytest
 
-from statehouse.limits import CALLS, CALLS_PER_CONNECTION, OPEN_CALLS
+from statehouse.errors import OverloadedError
+from statehouse.limits import CALLS, CALLS_PER_CONNECTION, OPEN_CALLS, WATCHERS
 from statehouse.rpc.server.capacity import Capacity
 from statehouse.rpc.server.dispatch import Endpoint, Kind
 
@@ -34,3 +35,18 @@ def test_a_connection_and_all_of_them_have_a_limit(call):
     assert not capacity.let_in(call, 0)
     capacity.calls = CALLS - 1
     assert capacity.let_in(call, 0)
+
+
+def test_watchers_do_not_count_as_calls_and_have_a_limit_of_their_own():
+    capacity = Capacity()
+    for _ in range(CALLS):
+        assert capacity.let_in(CLOSED, 0)
+        capacity.begin_watching()
+    assert (capacity.calls, capacity.watchers) == (0, CALLS)
+    capacity.watchers = WATCHERS
+    assert capacity.let_in(CLOSED, 0)
+    with pytest.raises(OverloadedError):
+        capacity.begin_watching()
+    capacity.let_out(CLOSED)
+    capacity.let_out(CLOSED, watches=True)
+    assert (capacity.calls, capacity.watchers) == (0, WATCHERS - 1)
