@@ -72,7 +72,7 @@ class EventLog:
         self._writer = writer
         self._readers = readers
         self._starts = starts
-        fetch = LogFetch(readers, directory, starts)
+        fetch = LogFetch(readers, directory, starts, self._check)
         self._read = fetch.read
         self._read_many = fetch.read_many
         self._store_id = store_id
@@ -219,8 +219,8 @@ class EventLog:
     def read(self, commit_ts: int, offset: int, size: int, crc: int) -> bytes:
         """`size` bytes at `offset` of the segment that holds `commit_ts`, checked against their CRC-32.
 
-        StoreDamagedError names file, offset and commit_ts when they are not what the pointer says; StorageError when
-        they cannot be read.
+        When they are not what the pointer says, StoreDamagedError names file, offset and commit_ts if the log is not
+        what was written, and ViewDamagedError says that the pointer is not; StorageError when they cannot be read.
         """
         return self._read(commit_ts, offset, size, crc)
 
@@ -252,6 +252,10 @@ class EventLog:
             self._writer.close()
         finally:
             self._readers.close()
+
+    def _check(self, commit_ts: int) -> None:
+        for _ in self._records(commit_ts - 1, min(commit_ts, self.head.commit_ts), list(self._starts)):
+            pass
 
     def _records(self, after: int, last_ts: int, starts: list[int]) -> Iterator[LogRecordAt]:
         previous: SegmentScan | None = None

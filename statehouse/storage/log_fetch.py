@@ -1,18 +1,21 @@
 """Reading parts of the event log by pointer: one, or many at once.
 
 A pointer says which commit, where in its segment, how many bytes, and their CRC-32; the segment is found by commit_ts.
-Every byte that leaves here has passed its checksum. Safe from any thread: nothing is kept but open files.
+Every byte that leaves here has passed its checksum. When one does not, either the log or the pointer is not what was
+written, and what has to be done differs: so the log is checked then, from its segment's beginning to that commit.
+Safe from any thread: nothing is kept but open files.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 from zlib import crc32
 
-from statehouse.errors import StorageError, StoreDamagedError
+from statehouse.errors import StorageError
 from statehouse.limits import READ_CHUNK_BYTES
 from statehouse.storage.log_damage import Fault, damaged
 from statehouse.storage.segments import SegmentReaders, segment_path
+from statehouse.storage.view import ViewDamagedError
 
 __all__ = ["LogFetch", "Pointer"]
 
@@ -27,19 +30,25 @@ _NO_STOP: Final = 1 << 64
 
 
 class LogFetch:
-    """Reads by pointer from the segments that begin at `starts`: a list that its owner appends to."""
+    """Reads by pointer from the segments that begin at `starts`: a list that its owner appends to.
 
-    def __init__(self, readers: SegmentReaders, directory: str, starts: list[int]) -> None:
+    `check` raises what is wrong with the log, if anything is, in a commit or before it in its segment.
+    """
+
+    def __init__(
+        self, readers: SegmentReaders, directory: str, starts: list[int], check: Callable[[int], None]
+    ) -> None:
         self._readers = readers
         self._directory = directory
         self._starts = starts
+        self._check = check
 
     def read(self, commit_ts: int, offset: int, size: int, crc: int) -> bytes:
-        """One part of the log; raises StoreDamagedError, StorageError."""
+        """One part of the log; raises StoreDamagedError, StorageError, or ViewDamagedError: the pointer is wrong."""
         first_ts, _ = self._bounds(commit_ts)
         chunk = self._read_span(first_ts, commit_ts, offset, size)
         if len(chunk) != size or crc32(chunk) != crc:
-            raise self._mismatch(first_ts, commit_ts, offset)
+            raise self._mismatch(commit_ts, offset)
         return chunk
 
     def read_many(self, pointers: Sequence[Pointer]) -> list[bytes]:
@@ -71,7 +80,7 @@ class LogFetch:
                 at = offset - start
                 part = span[at : at + length]
                 if crc32(part) != crc or len(part) != length:
-                    raise self._mismatch(first_ts, part_ts, offset)
+                    raise self._mismatch(part_ts, offset)
                 found.append(part)
             index = upto
         return found
@@ -81,7 +90,7 @@ class LogFetch:
         starts = self._starts
         index = bisect_right(starts, commit_ts)
         if not index:
-            raise damaged(segment_path(self._directory, commit_ts), Fault(0, commit_ts, "no segment holds the commit"))
+            raise self._mismatch(commit_ts, 0)
         return starts[index - 1], starts[index] if index < len(starts) else _NO_STOP
 
     def _read_span(self, first_ts: int, commit_ts: int, offset: int, size: int) -> bytes:
@@ -94,6 +103,7 @@ class LogFetch:
             path = segment_path(self._directory, first_ts)
             raise StorageError(f"{path}: cannot read commit_ts {commit_ts} at offset {offset}: {error}") from error
 
-    def _mismatch(self, first_ts: int, commit_ts: int, offset: int) -> StoreDamagedError:
-        reason = "the bytes there are not those that were written (their CRC-32 does not match)"
-        return damaged(segment_path(self._directory, first_ts), Fault(offset, commit_ts, reason))
+    def _mismatch(self, commit_ts: int, offset: int) -> ViewDamagedError:
+        """What a pointer comes to that says something else than a log that is whole. Raises what the log is not."""
+        self._check(commit_ts)
+        return ViewDamagedError(f"a row points at offset {offset} of commit_ts {commit_ts}, which has something else")

@@ -14,6 +14,7 @@ from statehouse.storage.disk import RealDisk
 from statehouse.storage.event_log import EventLog, LogHead
 from statehouse.storage.log_format import AFTER_SYNC, HEADER_BYTES, LENGTH, RECORD_OVERHEAD_BYTES, genesis_chain
 from statehouse.storage.simdisk import SimulatedFile
+from statehouse.storage.view import ViewDamagedError
 
 FULL = OSError(errno.ENOSPC, "full")
 BROKEN = OSError(errno.EIO, "broken")
@@ -683,8 +684,8 @@ def test_neighbours_are_read_in_one_go_and_far_ones_are_not(bench):
     log.close()
 
 
-def test_a_pointer_that_does_not_fit_is_damage_with_its_place(many):
-    log, _, wanted = many
+def test_a_pointer_that_does_not_fit_a_log_that_is_whole_is_the_views_damage(many):
+    log, contents, wanted = many
     commit_ts, offset, size, crc = wanted[300]
     for pointer in (
         (commit_ts, offset, size, crc ^ 1),
@@ -693,14 +694,38 @@ def test_a_pointer_that_does_not_fit_is_damage_with_its_place(many):
         (commit_ts, 10**6, size, crc),
         (400, 4000, 1000, crc),  # past the end
         (400, 10**6, 5, 0),  # the CRC-32 of nothing is 0
+        (401, offset, size, crc),  # no commit yet
+        (10**9, offset, size, crc),
+        (0, offset, size, crc),
     ):
         for read in (lambda pointer=pointer: log.read(*pointer), lambda pointer=pointer: log.read_many([pointer])):
-            with pytest.raises(
-                StoreDamagedError, match=rf"\.log: damaged at offset {pointer[1]}, commit_ts {pointer[0]}"
-            ):
+            with pytest.raises(ViewDamagedError, match=rf"a row points at offset \d+ of commit_ts {pointer[0]}, "):
                 read()
-    with pytest.raises(StoreDamagedError, match="commit_ts 0: no segment holds the commit"):
-        log.read(0, offset, size, crc)
+    assert log.read_many(wanted) == contents
+
+
+def test_a_pointer_to_a_group_that_was_taken_back_is_the_views_damage(bench):
+    log = bench.open()
+    contents = group(1, 2, 3)
+    wanted = pointers(log, [*commit(log, contents[:1]), *commit(log, contents[1:])], contents)
+    assert log.read_many(wanted) == contents
+    log.roll_back()
+    assert log.read(*wanted[0]) == contents[0]
+    for pointer in wanted[1:]:
+        with pytest.raises(ViewDamagedError, match=f"commit_ts {pointer[0]}"):
+            log.read(*pointer)
+    log.close()
+
+
+@pytest.mark.parametrize("pointed", [201, 202, 204], ids=["at it", "behind it", "at the last of its segment"])
+def test_a_pointer_that_does_not_fit_a_log_that_is_damaged_is_the_logs_damage(many, bench, pointed):
+    log, _, wanted = many
+    record = list(log.records(0))[200]
+    bench.disk.flip_bit(f"{DIRECTORY}/{record.placement.segment:020d}.log", record.placement.offset + 1, 2)
+    commit_ts, offset, size, crc = wanted[pointed - 1]
+    assert commit_ts == pointed
+    with pytest.raises(StoreDamagedError, match="commit_ts 201"):
+        log.read(commit_ts, offset, size, crc ^ 1)
 
 
 def test_a_flipped_bit_is_found_by_whoever_reads_it(many, bench):
@@ -708,11 +733,10 @@ def test_a_flipped_bit_is_found_by_whoever_reads_it(many, bench):
     record = list(log.records(0))[200]
     path = f"{DIRECTORY}/{record.placement.segment:020d}.log"
     bench.disk.flip_bit(path, record.placement.offset + 1, 2)
-    with pytest.raises(
-        StoreDamagedError, match=f"{path}: damaged at offset {record.placement.offset}, commit_ts 201"
-    ) as caught:
+    offset = record.placement.offset - RECORD_OVERHEAD_BYTES
+    with pytest.raises(StoreDamagedError, match=f"{path}: damaged at offset {offset}, commit_ts 201") as caught:
         log.read_many(wanted)
-    assert caught.value.details == {"file": path, "offset": str(record.placement.offset), "commit_ts": "201"}
+    assert caught.value.details == {"file": path, "offset": str(offset), "commit_ts": "201"}
     with pytest.raises(StoreDamagedError, match="commit_ts 201"):
         list(log.records(150))
     assert log.read_many(wanted[:200]) == contents[:200]

@@ -581,10 +581,24 @@ def test_a_damaged_record_is_named_and_nothing_of_it_is_shown(store_bench, write
     assert not store_bench.home.condemned
 
 
-def test_a_value_that_is_not_where_the_view_says_is_not_shown(store_bench, writer):
-    row = keys.version_key(agent_prefix(ALICE), b"k", 3)
-    stored = bytearray(writer.store._view.get(row))
-    stored[-9] ^= 1  # of the offset
-    writer.store._view.apply([(row, bytes(stored))])
-    with pytest.raises(StorageError):
+@pytest.mark.parametrize("field", [slice(-12, -8), slice(-8, -4), slice(-4, None)], ids=["offset", "length", "CRC"])
+def test_a_row_that_points_elsewhere_for_a_value_is_the_views_damage(store_bench, writer, field):
+    change_pointer(writer.store, keys.version_key(agent_prefix(ALICE), b"k", 3), field)
+    with pytest.raises(StorageError, match="the view is damaged: restart"):
         writer.store.history(ALICE, b"k", None, None)
+    assert store_bench.home.condemned
+
+
+@pytest.mark.parametrize("field", [slice(0, 4), slice(4, 8), slice(8, 12)], ids=["offset", "length", "CRC"])
+def test_a_row_that_points_elsewhere_for_an_event_is_the_views_damage(store_bench, writer, field):
+    change_pointer(writer.store, keys.event_key(agent_prefix(ALICE), 4), field)
+    with pytest.raises(StorageError, match="the view is damaged: restart"):
+        writer.store.events(ALICE, 1, 9)
+    assert store_bench.home.condemned
+
+
+def change_pointer(store, row, field):
+    """One bit of one field of what a row points with."""
+    stored = bytearray(store._view.get(row))
+    stored[field] = (int.from_bytes(stored[field]) ^ 1).to_bytes(4)
+    store._view.apply([(row, bytes(stored))])

@@ -23,6 +23,7 @@ from statehouse.storage import (
     leveldb_view,
     log_at_rest,
     log_damage,
+    log_fetch,
     log_judging,
     log_opening,
     log_reader,
@@ -215,6 +216,22 @@ def test_a_view_whose_logs_are_not_looked_at_is_caught(monkeypatch, tmp_path):
     monkeypatch.setattr(leveldb_view, "sequence_gap", leveldb_log.sequence_gap)
     view_cases._run(subject, cut, tmp_path / "state", found)
     assert "a read gave another answer" in found.violations[0]
+
+
+def test_an_engine_that_blames_the_log_for_what_its_view_says_is_caught(monkeypatch, tmp_path):
+    subject, found = view_subject(SEED, Shape.FLUSHED), Found()
+    cases = view_cases._cases(subject, random.Random(SEED), 1)
+    changed = next(case for case in cases if case.kind == "pointer changed")
+    view_cases._run(subject, changed, tmp_path / "state", found)
+    assert found.violations == []
+    assert found.tried["view: damage found by a read"] == 1
+
+    def blame_the_log(fetch, commit_ts, offset):
+        return log_damage.damaged(fetch._directory, log_damage.Fault(offset, commit_ts, "not what was written"))
+
+    monkeypatch.setattr(log_fetch.LogFetch, "_mismatch", blame_the_log)
+    view_cases._run(subject, changed, tmp_path / "state", found)
+    assert "not said to be mended by a restart" in found.violations[0]
 
 
 def test_an_engine_without_fsync_that_takes_any_cut_for_a_hole_is_caught(monkeypatch):

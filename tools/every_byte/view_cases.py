@@ -1,4 +1,4 @@
-"""What may happen to the files of a LevelDB view: gone, cut, flipped, zeroed, stale, foreign. The rows are a rebuild's.
+"""What may happen to a LevelDB view: files gone, cut, flipped, zeroed, stale, foreign; rows that point elsewhere.
 
 Each case is a folder that the store is opened on. Everything that can be read is read: an answer is right, or it is a
 StorageError that says to restart; after that restart everything is right, and every row is that of a view which was
@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -19,8 +20,12 @@ from every_byte.byte_disk import ByteDisk
 from every_byte.found import Found
 from every_byte.view_files import TRAILER_BYTES, record_heads, table_trailers
 from every_byte.view_subject import SEGMENT_BYTES, Shape, ViewSubject, answers_of, commit_one_more, view_subject
-from every_byte.writing import open_at, rows_of
+from every_byte.writing import AGENTS, open_at, rows_of
 from statehouse.errors import StorageError, StoreDamagedError
+from statehouse.storage.keys import EVENT, STATE, VERSION, agent_prefix
+from statehouse.storage.leveldb_view import LevelDBView
+from statehouse.storage.stored_value import expiry_of, is_in_log
+from statehouse.storage.view import Row
 from statehouse.storage.view_home import LevelDBHome
 
 __all__ = ["run_view_cases"]
@@ -32,6 +37,9 @@ _FLIPS: Final = 48
 """Of a larger file, drawn; its records and blocks are hit besides."""
 _ENDS: Final = 16
 """Of a larger file's records or blocks, hit in every byte of the head or trailer."""
+_POINTERS: Final = 24
+"""Rows, drawn, whose pointer is changed."""
+_POINTER_BYTES: Final = 12
 _SECTOR_BYTES: Final = (512, 4_096)
 _STARTS: Final = 2
 """After damage was found by a read: the restart that it asks for has to do."""
@@ -55,6 +63,8 @@ class _Case:
     what: str
     files: Files
     may_be_refused: bool = False
+    row: Row | None = None
+    """A row that is written over the files' own: what no checksum of LevelDB finds."""
 
     @property
     def may_fail_a_read(self) -> bool:
@@ -76,6 +86,28 @@ def _cases(subject: ViewSubject, rng: Random, density: int) -> Iterator[_Case]:
     for name in sorted(subject.view):
         yield from _hurt(subject.view, name, rng, density)
     yield from _mixed(subject)
+    pointers = _pointers(subject)
+    for key, place in rng.sample(pointers, min(_POINTERS * density, len(pointers))):
+        changed = bytearray(subject.rows[key])
+        offset, bit = rng.randrange(place.start, place.stop), rng.randrange(8)
+        changed[offset] ^= 1 << bit
+        what = f"a row that points elsewhere: {key.hex()}, bit {bit} of the byte at {offset} of its value"
+        yield _Case("pointer changed", what, subject.view, row=(key, bytes(changed)))
+
+
+def _pointers(subject: ViewSubject) -> list[tuple[bytes, slice]]:
+    """The rows of events and of values in the log, and where in them is the offset, length and CRC-32.
+
+    Not of a newest value that may have expired: then nothing reads what it points at.
+    """
+    found: list[tuple[bytes, slice]] = []
+    for key, stored in subject.rows.items():
+        columns = [key[len(prefix) :][:1] for prefix in map(agent_prefix, AGENTS) if key.startswith(prefix)]
+        if columns == [EVENT]:
+            found.append((key, slice(0, _POINTER_BYTES)))
+        elif columns in ([STATE], [VERSION]) and is_in_log(stored) and not (columns == [STATE] and expiry_of(stored)):
+            found.append((key, slice(len(stored) - _POINTER_BYTES, len(stored))))
+    return found
 
 
 def _hurt(files: Files, name: str, rng: Random, density: int) -> Iterator[_Case]:
@@ -179,6 +211,9 @@ def _run(subject: ViewSubject, case: _Case, directory: Path, found: Found) -> No
     directory.mkdir()
     for name, content in case.files.items():
         (directory / name).write_bytes(content)
+    if case.row is not None:
+        with closing(LevelDBView.open(str(directory), create=False)) as view:
+            view.apply([case.row])
     trial = _Trial(subject, case, ByteDisk(subject.log), directory)
     try:
         wrong = trial.run()
