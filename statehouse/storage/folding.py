@@ -19,7 +19,7 @@ from statehouse.storage.record_notes import NO_NOTES, read_notes
 from statehouse.storage.section import SectionOperation, sections_of, walk_section
 from statehouse.storage.section_fields import committed_at_ns
 from statehouse.storage.stored_value import exists_of, outcome
-from statehouse.storage.view import View
+from statehouse.storage.view import View, ViewDamagedError
 from statehouse.storage.wire import WireError
 from statehouse.types import AgentId
 
@@ -44,8 +44,8 @@ class LogFolder:
     def add(self, record: LogRecordAt) -> None:
         """Fold one record; it is in the view when the batch is full, or at `flush`.
 
-        Raises StoreDamagedError when the record is whole but is not what this store writes, and what
-        `View.apply` raises.
+        Raises StoreDamagedError when the record is whole but is not what this store writes, ViewDamagedError when the
+        view is further than it says, and what `View.apply` raises.
         """
         try:
             if self._forked and self._is_of_a_fork(record.payload):
@@ -97,7 +97,7 @@ class LogFolder:
                 continue
             tally = self._agents.get(agent)
             if tally is None:
-                tally = self._agents[agent] = self._tally(agent)
+                tally = self._agents[agent] = self._tally(agent, commit_ts)
             prefixes.append(tally.prefix)
             tally.first_commit_ts = tally.first_commit_ts or commit_ts
             tally.last_commit_ts = commit_ts
@@ -116,9 +116,15 @@ class LogFolder:
                 self._forked.add(fork)
         self._writes[outcome_key(commit_ts, txn_id)] = outcome(commit_ts)
 
-    def _tally(self, agent: AgentId) -> "_Tally":
+    def _tally(self, agent: AgentId, commit_ts: int) -> "_Tally":
+        """What the view has counted of an agent before a commit. ViewDamagedError when it has counted that, too."""
         prefix = keys.agent_prefix(agent)
-        return _Tally(agent, prefix, *AgentCounters.unpack(self._view.get(keys.meta_key(prefix))))
+        counters = AgentCounters.unpack(self._view.get(keys.meta_key(prefix)))
+        if counters.last_commit_ts >= commit_ts:
+            raise ViewDamagedError(
+                f"the view has not applied commit_ts {commit_ts}, and has counted {counters.last_commit_ts}"
+            )
+        return _Tally(agent, prefix, *counters)
 
     def _live_keys_gained(self, tally: "_Tally", operations: list[SectionOperation]) -> int:
         """By how much the operations change the number of live keys; each key counts from its latest state."""

@@ -14,6 +14,10 @@ at those. The format is LevelDB's doc/log_format.md: blocks of 32 KiB, in them r
 Nor does it miss a log that is gone as a whole. The MANIFEST, a log of edits, says which log is the first to replay and
 up to where the tables go; LevelDB replays whatever logs there are from that number on. With the first one deleted, or
 with a MANIFEST that is older than the logs or was cut, the view opens with the newest watermark over a hole.
+
+Nor does it see that a log is an older one by a newer one's name. What it replays it takes for newer than every table,
+for a `get` if not for a scan: old rows hide newer ones. A log is begun only once the MANIFEST has the edit that made
+the one before it the first to replay; so its batches come after all that this edit knew of.
 """
 
 from collections.abc import Iterator
@@ -46,10 +50,14 @@ _EDIT_FIELDS: Final = {
 
 
 class _Replay(NamedTuple):
-    """The first log that the MANIFEST has replayed, and the last sequence number that it knows of."""
+    """The first log that the MANIFEST has replayed, and between which sequence numbers that log begins."""
 
     log_number: int
+    after_sequence: int
+    """The last one that was known when the log before it became the first to replay, or, for the MANIFEST's first,
+    when that one did."""
     last_sequence: int
+    """The last one that is known: the tables end there, or before."""
 
 
 def sequence_gap(directory: Path) -> str | None:
@@ -71,6 +79,8 @@ def sequence_gap(directory: Path) -> str | None:
                 return f"{path.name} at offset {offset} goes on with {sequence} where {expected} is due"
             if expected is None and replay is not None and sequence > replay.last_sequence + 1:
                 return f"{path.name} begins with {sequence}, and the tables end with {replay.last_sequence} at most"
+            if expected is None and replay is not None and sequence <= replay.after_sequence:
+                return f"{path.name} begins with {sequence}, and the tables go on to {replay.after_sequence} at least"
             expected = sequence + count
     return None
 
@@ -131,10 +141,19 @@ def _replay(directory: Path) -> _Replay | None:
     edits = _edits(directory)
     if edits is None:
         return None
-    found = {field: numbers[-1] for field, numbers in edits}
-    if _LOG_NUMBER not in found or _LAST_SEQUENCE not in found:
+    firsts: list[tuple[int, int]] = []
+    """Each log that became the first to replay, and the last sequence number that was known then."""
+    log_number = last_sequence = None
+    for field, numbers in edits:
+        if field == _LOG_NUMBER:
+            log_number = numbers[0]
+        elif field == _LAST_SEQUENCE:  # of the same edit, behind its log number
+            last_sequence = numbers[0]
+            if log_number is not None and (not firsts or firsts[-1][0] != log_number):
+                firsts.append((log_number, last_sequence))
+    if log_number is None or last_sequence is None:
         return None
-    return _Replay(found[_LOG_NUMBER], found[_LAST_SEQUENCE])
+    return _Replay(log_number, firsts[-2:][0][1], last_sequence)
 
 
 def _edits(directory: Path) -> list[tuple[int, list[int]]] | None:

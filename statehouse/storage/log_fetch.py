@@ -2,8 +2,8 @@
 
 A pointer says which commit, where in its segment, how many bytes, and their CRC-32; the segment is found by commit_ts.
 Every byte that leaves here has passed its checksum. When one does not, either the log or the pointer is not what was
-written, and what has to be done differs: so the log is checked then, from its segment's beginning to that commit.
-Safe from any thread: nothing is kept but open files.
+written, and what has to be done differs: so the log is checked then, from its segment's beginning to that commit, once.
+That blocks for as long as reading a segment takes, half a second at most. Safe from any thread.
 """
 
 from bisect import bisect_right
@@ -32,7 +32,8 @@ _NO_STOP: Final = 1 << 64
 class LogFetch:
     """Reads by pointer from the segments that begin at `starts`: a list that its owner appends to.
 
-    `check` raises what is wrong with the log, if anything is, in a commit or before it in its segment.
+    `check` raises what is wrong with the log in a commit, or before it in its segment (StoreDamagedError), or that it
+    cannot be read (StorageError). Of a commit beyond the head it says nothing.
     """
 
     def __init__(
@@ -42,13 +43,15 @@ class LogFetch:
         self._directory = directory
         self._starts = starts
         self._check = check
+        self._whole: dict[int, int] = {}
+        """Of segments that were checked, by their first commit_ts: up to which commit they are whole."""
 
     def read(self, commit_ts: int, offset: int, size: int, crc: int) -> bytes:
         """One part of the log; raises StoreDamagedError, StorageError, or ViewDamagedError: the pointer is wrong."""
         first_ts, _ = self._bounds(commit_ts)
         chunk = self._read_span(first_ts, commit_ts, offset, size)
         if len(chunk) != size or crc32(chunk) != crc:
-            raise self._mismatch(commit_ts, offset)
+            raise self._mismatch(first_ts, commit_ts, offset)
         return chunk
 
     def read_many(self, pointers: Sequence[Pointer]) -> list[bytes]:
@@ -80,7 +83,7 @@ class LogFetch:
                 at = offset - start
                 part = span[at : at + length]
                 if crc32(part) != crc or len(part) != length:
-                    raise self._mismatch(part_ts, offset)
+                    raise self._mismatch(first_ts, part_ts, offset)
                 found.append(part)
             index = upto
         return found
@@ -90,7 +93,7 @@ class LogFetch:
         starts = self._starts
         index = bisect_right(starts, commit_ts)
         if not index:
-            raise self._mismatch(commit_ts, 0)
+            raise _wrong(commit_ts, 0)
         return starts[index - 1], starts[index] if index < len(starts) else _NO_STOP
 
     def _read_span(self, first_ts: int, commit_ts: int, offset: int, size: int) -> bytes:
@@ -103,7 +106,13 @@ class LogFetch:
             path = segment_path(self._directory, first_ts)
             raise StorageError(f"{path}: cannot read commit_ts {commit_ts} at offset {offset}: {error}") from error
 
-    def _mismatch(self, commit_ts: int, offset: int) -> ViewDamagedError:
+    def _mismatch(self, first_ts: int, commit_ts: int, offset: int) -> ViewDamagedError:
         """What a pointer comes to that says something else than a log that is whole. Raises what the log is not."""
-        self._check(commit_ts)
-        return ViewDamagedError(f"a row points at offset {offset} of commit_ts {commit_ts}, which has something else")
+        if commit_ts > self._whole.get(first_ts, 0):
+            self._check(commit_ts)
+            self._whole[first_ts] = commit_ts
+        return _wrong(commit_ts, offset)
+
+
+def _wrong(commit_ts: int, offset: int) -> ViewDamagedError:
+    return ViewDamagedError(f"a row points at offset {offset} for commit_ts {commit_ts}, and the log has another there")

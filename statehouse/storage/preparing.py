@@ -151,7 +151,8 @@ class Preparing(Reading):
             if pointer is None:
                 return None
             (place,) = section_reads([(key, pointer)])
-        return walk_section(self._log.read(*place))
+            section = self._log.read(*place)
+        return walk_section(section)
 
     def _newest(self, rows: keys.KeyRange, read: Callable[[bytes], T]) -> tuple[int, T] | None:
         """The last row of a range whose keys end in a commit_ts, and what `read` makes of its value. ViewError."""

@@ -699,7 +699,7 @@ def test_a_pointer_that_does_not_fit_a_log_that_is_whole_is_the_views_damage(man
         (0, offset, size, crc),
     ):
         for read in (lambda pointer=pointer: log.read(*pointer), lambda pointer=pointer: log.read_many([pointer])):
-            with pytest.raises(ViewDamagedError, match=rf"a row points at offset \d+ of commit_ts {pointer[0]}, "):
+            with pytest.raises(ViewDamagedError, match=rf"a row points at offset \d+ for commit_ts {pointer[0]}, "):
                 read()
     assert log.read_many(wanted) == contents
 
@@ -726,6 +726,30 @@ def test_a_pointer_that_does_not_fit_a_log_that_is_damaged_is_the_logs_damage(ma
     assert commit_ts == pointed
     with pytest.raises(StoreDamagedError, match="commit_ts 201"):
         log.read(commit_ts, offset, size, crc ^ 1)
+
+
+@pytest.mark.parametrize("what_is_left", [b"", bytes(500)], ids=["cut", "zeros"])
+def test_a_sealed_segment_that_has_lost_its_end_is_the_logs_damage(many, bench, what_is_left):
+    log, _, wanted = many
+    record = list(log.records(0))[200]
+    path = f"{DIRECTORY}/{record.placement.segment:020d}.log"
+    bench.overwrite(path, bench.content(path)[: record.placement.offset - RECORD_OVERHEAD_BYTES] + what_is_left)
+    with pytest.raises(StoreDamagedError, match=f"{path}: .* commit_ts 201"):
+        log.read(*wanted[200])
+
+
+def test_a_log_is_checked_once_for_many_pointers_that_do_not_fit(many, bench):
+    log, _, wanted = many
+    commit_ts, offset, size, crc = wanted[300]
+
+    def reads():
+        before = bench.disk.operations["read"]
+        with pytest.raises(ViewDamagedError):
+            log.read(commit_ts, offset, size, crc ^ 1)
+        return bench.disk.operations["read"] - before
+
+    assert reads() > 1
+    assert reads() == 1
 
 
 def test_a_flipped_bit_is_found_by_whoever_reads_it(many, bench):

@@ -18,7 +18,7 @@ from statehouse.storage.note_rows import idempotency_row, lease_row
 from statehouse.storage.record_notes import Idempotency, LeaseChange, Notes, encode_notes
 from statehouse.storage.section import agent_fields, record_of, section_body, stamp
 from statehouse.storage.snapshots import list_snapshots
-from statehouse.storage.view import ViewWriteError
+from statehouse.storage.view import ViewDamagedError, ViewWriteError
 from statehouse.storage.wire import length_delimited
 
 
@@ -102,6 +102,15 @@ def test_nothing_is_applied_before_the_batch_is_full_or_flushed():
     folder.flush()
     assert view.get(keys.WATERMARK_KEY) is not None
     assert folder.records == 1
+
+
+def test_a_view_that_is_further_than_its_watermark_is_not_folded_into():
+    view = MemoryView()
+    view.apply([(keys.meta_key(keys.agent_prefix(ALICE)), AgentCounters(1, 2, 2, 2, 1).pack())])
+    folder = LogFolder(view)
+    with pytest.raises(ViewDamagedError, match="has not applied commit_ts 1, and has counted 2"):
+        folder.add(record(record_of([section()])[0]))
+    assert folder.records == 0
 
 
 def test_several_agents_in_one_record_are_each_counted(store_bench):

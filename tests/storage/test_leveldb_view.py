@@ -11,6 +11,7 @@ from pathlib import Path
 import plyvel
 import pytest
 
+from statehouse.storage import leveldb_view
 from statehouse.storage.leveldb_log import sequence_gap
 from statehouse.storage.leveldb_view import LevelDBView
 from statehouse.storage.view import ViewDamagedError, ViewUnavailableError, ViewWriteError
@@ -268,6 +269,33 @@ def test_a_manifest_that_is_older_than_the_logs_is_damage(path, how):
     assert [key for key, _ in plyvel_rows(folder.with_name("copy"))] == [b"3"]
     with pytest.raises(ViewDamagedError, match=r"batches are missing: .* to be replayed first"):
         LevelDBView.open(path, create=False)
+
+
+@pytest.mark.parametrize("flushes", [1, 2])
+def test_an_older_log_by_a_newer_ones_name_is_damage(path, monkeypatch, flushes):
+    """LevelDB takes the rows that it replays for the newest: `get` then finds old ones."""
+    monkeypatch.setitem(leveldb_view.SETTINGS, "write_buffer_size", 64 * 1024)  # the least that LevelDB takes
+    with closing(LevelDBView.open(path, create=True)) as view:
+        view.apply([(b"k", b"old"), (b"watermark", b"1")])
+    (older,) = files(path, ".log")
+    content = older.read_bytes()
+    with closing(LevelDBView.open(path, create=False)) as view:
+        number = 1
+        while len(list(Path(path).glob("*.ldb"))) < 1 + flushes or len(files(path, ".log")) > 1:
+            number += 1
+            view.apply([(b"k", b"new"), (b"watermark", b"%d" % number), (b"filler", random.randbytes(4_000))])
+    (newest,) = files(path, ".log")
+    assert sequence_gap(Path(path)) is None
+    newest.write_bytes(content)
+    shutil.copytree(path, f"{path}-copy")
+    assert (b"k", b"new") not in plyvel_gets(f"{path}-copy", [b"k", b"watermark"])
+    with pytest.raises(ViewDamagedError, match=r"begins with 1, and the tables go on to \d+ at least"):
+        LevelDBView.open(path, create=False)
+
+
+def plyvel_gets(path, wanted):
+    with closing(plyvel.DB(str(path), paranoid_checks=True)) as db:
+        return [(key, db.get(key)) for key in wanted]
 
 
 @pytest.mark.parametrize("content", [b"", b"MANIFEST-9\n", b"\xff\xfe", b"..\n", b"\0\n"])

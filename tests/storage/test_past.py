@@ -582,18 +582,40 @@ def test_a_damaged_record_is_named_and_nothing_of_it_is_shown(store_bench, write
 
 
 @pytest.mark.parametrize("field", [slice(-12, -8), slice(-8, -4), slice(-4, None)], ids=["offset", "length", "CRC"])
-def test_a_row_that_points_elsewhere_for_a_value_is_the_views_damage(store_bench, writer, field):
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda store: store.get_state_at_version(ALICE, b"k", 3),
+        lambda store: store.get_state(ALICE, b"k", 4),
+        lambda store: store.batch_get([(ALICE, b"k")], 4),
+        lambda store: store.scan_prefix(ALICE, b"", 4),
+        lambda store: store.scan_page(ALICE, b"", None, 9, 4),
+        lambda store: store.history(ALICE, b"k", None, None),
+        lambda store: store.diff(ALICE, 3, 4, b"", None),
+    ],
+    ids=["version", "as of", "batch", "scan", "page", "history", "diff"],
+)
+def test_a_row_that_points_elsewhere_for_a_value_is_the_views_damage(store_bench, writer, read, field):
     change_pointer(writer.store, keys.version_key(agent_prefix(ALICE), b"k", 3), field)
     with pytest.raises(StorageError, match="the view is damaged: restart"):
-        writer.store.history(ALICE, b"k", None, None)
+        read(writer.store)
     assert store_bench.home.condemned
 
 
 @pytest.mark.parametrize("field", [slice(0, 4), slice(4, 8), slice(8, 12)], ids=["offset", "length", "CRC"])
-def test_a_row_that_points_elsewhere_for_an_event_is_the_views_damage(store_bench, writer, field):
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda store: store.events(ALICE, 1, 9),
+        lambda store: store.section(agent_prefix(ALICE), 4),  # for an answer that is given once more
+        lambda store: store.ts_at_time(ALICE, store.head_time_ns),
+    ],
+    ids=["replay", "answer", "time"],
+)
+def test_a_row_that_points_elsewhere_for_an_event_is_the_views_damage(store_bench, writer, read, field):
     change_pointer(writer.store, keys.event_key(agent_prefix(ALICE), 4), field)
     with pytest.raises(StorageError, match="the view is damaged: restart"):
-        writer.store.events(ALICE, 1, 9)
+        read(writer.store)
     assert store_bench.home.condemned
 
 

@@ -298,3 +298,36 @@ def test_a_case_that_hangs_is_a_violation(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert f"VIOLATION {SYNC_FAILS}: it hangs" in out
     assert f"VIOLATION {BATCH_FAILS}" not in out
+
+
+# What strace does not tell
+
+
+def test_a_case_that_strace_did_not_tell_to_its_end_is_run_again(monkeypatch):
+    runs = []
+
+    def run_once(case, seed, bases, result):
+        runs.append(case)
+        result.acknowledged = len(runs)
+        if len(runs) < 3:
+            raise strace.CutOffError("strace ended with -9")
+
+    monkeypatch.setattr(traced, "_run", run_once)
+    result = traced.run_traced(traced.TracedCase("serving"), SEED, None)
+    assert (result.acknowledged, result.violations) == (3, [])
+
+
+def test_a_case_that_strace_never_tells_to_its_end_is_a_violation(monkeypatch):
+    def run_never(*_):
+        raise strace.CutOffError("strace ended with -9")
+
+    monkeypatch.setattr(traced, "_run", run_never)
+    assert traced.run_traced(traced.TracedCase("serving"), SEED, None).violations == ["strace ended with -9"]
+
+
+@pytest.mark.parametrize("told", ["", "7 fdatasync(3</d/log/00000000000000000001.log>) = 0\n", "7 +++ exited with 0 +"])
+def test_what_strace_tells_without_the_end_of_its_process_is_not_all(tmp_path, told):
+    tracing = strace.Strace(tmp_path / "store", None)  # of no process: the shell that would become strace ends
+    Path(tracing._output.name).write_text(told)
+    with pytest.raises(strace.CutOffError, match="strace ended with 1"):
+        tracing.end()

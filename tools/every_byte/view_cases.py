@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -24,7 +25,7 @@ from every_byte.writing import AGENTS, open_at, rows_of
 from statehouse.errors import StorageError, StoreDamagedError
 from statehouse.storage.keys import EVENT, STATE, VERSION, agent_prefix
 from statehouse.storage.leveldb_view import LevelDBView
-from statehouse.storage.stored_value import expiry_of, is_in_log
+from statehouse.storage.stored_value import SECTION_POINTER_BYTES, expiry_of, is_in_log
 from statehouse.storage.view import Row
 from statehouse.storage.view_home import LevelDBHome
 
@@ -39,7 +40,6 @@ _ENDS: Final = 16
 """Of a larger file's records or blocks, hit in every byte of the head or trailer."""
 _POINTERS: Final = 24
 """Rows, drawn, whose pointer is changed."""
-_POINTER_BYTES: Final = 12
 _SECTOR_BYTES: Final = (512, 4_096)
 _STARTS: Final = 2
 """After damage was found by a read: the restart that it asks for has to do."""
@@ -68,7 +68,7 @@ class _Case:
 
     @property
     def may_fail_a_read(self) -> bool:
-        """Whether a file was hurt, or replaced, that only a read looks into."""
+        """Whether a file was hurt or replaced, or a row changed, that only a read looks into."""
         return self.kind not in _NEVER_FAILS_A_READ
 
 
@@ -104,9 +104,9 @@ def _pointers(subject: ViewSubject) -> list[tuple[bytes, slice]]:
     for key, stored in subject.rows.items():
         columns = [key[len(prefix) :][:1] for prefix in map(agent_prefix, AGENTS) if key.startswith(prefix)]
         if columns == [EVENT]:
-            found.append((key, slice(0, _POINTER_BYTES)))
+            found.append((key, slice(0, SECTION_POINTER_BYTES)))
         elif columns in ([STATE], [VERSION]) and is_in_log(stored) and not (columns == [STATE] and expiry_of(stored)):
-            found.append((key, slice(len(stored) - _POINTER_BYTES, len(stored))))
+            found.append((key, slice(len(stored) - SECTION_POINTER_BYTES, len(stored))))
     return found
 
 
@@ -183,10 +183,13 @@ class _Trial:
             store = opened.store
             try:
                 wanted = self.subject.rows_after if committed else self.subject.rows
-                if answers_of(store, self.subject.questions) != self.subject.answers:
-                    return (
-                        f"a read gave another answer, at start {start + 1}, the view from the {opened.recovery.source}"
-                    )
+                answers = answers_of(store, self.subject.questions)
+                for answer, right in zip_longest(answers, self.subject.answers):  # those before one that fails, too
+                    if answer != right:
+                        return (
+                            f"a read gave another answer, at start {start + 1}, the view from the "
+                            f"{opened.recovery.source}: {answer!r:.200}, not {right!r:.200}"
+                        )
                 opened.snapshots.write()
                 if rows_of(store) != wanted:
                     return f"the rows are not a rebuild's, at start {start + 1}, from the {opened.recovery.source}"
@@ -211,11 +214,11 @@ def _run(subject: ViewSubject, case: _Case, directory: Path, found: Found) -> No
     directory.mkdir()
     for name, content in case.files.items():
         (directory / name).write_bytes(content)
-    if case.row is not None:
-        with closing(LevelDBView.open(str(directory), create=False)) as view:
-            view.apply([case.row])
     trial = _Trial(subject, case, ByteDisk(subject.log), directory)
     try:
+        if case.row is not None:
+            with closing(LevelDBView.open(str(directory), create=False)) as view:
+                view.apply([case.row])
         wrong = trial.run()
     except StoreDamagedError as error:
         wrong = None if case.may_be_refused and "the log ends at" in str(error) else f"refused: {error}"

@@ -1,17 +1,21 @@
 """LevelDB's files, as far as this adversary must know them to hit what matters: where blocks and records end.
 
 A table is blocks, each with a trailer of 5 bytes (type, checksum); its index, which the footer points at, has a handle
-of every data block. A log, which a MANIFEST is too, is records with a head of 7 bytes, in blocks of 32 KiB.
+of every data block. A log, which a MANIFEST is too, is records with a head of 7 bytes, in blocks of 32 KiB; a log's are
+batches, which begin with the sequence number of their first row and the number of rows.
 """
 
 import struct
 from typing import Final
 
-__all__ = ["record_heads", "table_trailers"]
+__all__ = ["last_sequence", "record_heads", "table_trailers"]
 
 BLOCK_BYTES: Final = 32 * 1024
 RECORD_HEAD: Final = struct.Struct("<IHB")
 TRAILER_BYTES: Final = 5
+_BATCH_HEAD: Final = struct.Struct("<QI")
+_BEGINS: Final = (1, 2)
+"""Of the kinds of records: one that is a whole batch, and the first of its fragments."""
 _FOOTER_BYTES: Final = 48
 _MAGIC_BYTES: Final = 8
 
@@ -30,6 +34,17 @@ def record_heads(log: bytes) -> list[int]:
         heads.append(at)
         at += RECORD_HEAD.size + length
     return heads
+
+
+def last_sequence(log: bytes) -> int:
+    """The sequence number of the last row of a log; 0: it has none. The log is whole."""
+    last = 0
+    for head in record_heads(log):
+        _, length, kind = RECORD_HEAD.unpack_from(log, head)
+        if kind in _BEGINS and length >= _BATCH_HEAD.size:  # else it goes on in the next block: the one before will do
+            first, rows = _BATCH_HEAD.unpack_from(log, head + RECORD_HEAD.size)
+            last = first + rows - 1
+    return last
 
 
 def table_trailers(table: bytes) -> list[int]:

@@ -20,6 +20,7 @@ from attrs import frozen
 
 from every_byte.byte_disk import ByteDisk
 from every_byte.format_reader import read_log, records_of
+from every_byte.view_files import last_sequence
 from every_byte.writing import AGENTS, IDEMPOTENCY_KEYS, KeptHome, Writer, open_at, rows_of
 from statehouse.storage import leveldb_view
 from statehouse.storage.commit import GroupCommit, empty_commit
@@ -91,35 +92,52 @@ def view_subject(seed: int, shape: Shape) -> ViewSubject:
         older = _write(_Written.nothing(), directory / "older", first, groups[:-1], None)
         # Two ways to go on from there; what was committed is counted by whoever goes on.
         own = _shaped(older, directory / "view", f"own {seed}", groups[-1:], shape)
-        branch = _shaped(older, directory / "branch", f"branch {seed}", groups[-1:], shape)
-        foreign = _write(_Written.nothing(), directory / "foreign", Random(f"foreign {seed}"), groups[:-1], None)
+        for number in range(_TRIES):
+            way = f"branch {seed} {number}"
+            branch = _shaped(older, directory / f"branch-{number}", way, groups[-1:], shape)
+            way = f"foreign {seed} {number}"
+            foreign = _write(_Written.nothing(), directory / f"foreign-{number}", Random(way), groups[:-1], None)
+            if _are_told_apart(own, older, branch, foreign):
+                break
+        else:
+            raise RuntimeError(f"in {_TRIES} tries there were logs that end alike")
     store = open_at(ByteDisk(own.log), KeptHome(), segment_bytes=SEGMENT_BYTES).store
     questions = _questions(own.log)
-    answers, rows = answers_of(store, questions), rows_of(store)
+    answers, rows = list(answers_of(store, questions)), rows_of(store)
     commit_one_more(store)
     rows_after = rows_of(store)
     store.close()
     return ViewSubject(own.log, own.view, older.view, branch.view, foreign.view, questions, answers, rows, rows_after)
 
 
-def answers_of(store: Store, questions: Questions) -> list[Any]:
-    """What the store answers to every question. Raises what its reads raise."""
-    answers: list[Any] = []
+def _are_told_apart(*views: "_Written") -> bool:
+    """Whether no two logs end with the same sequence number: one then goes on for the other, and nothing shows it."""
+    ends = [last_sequence(content) for each in views for name, content in each.view.items() if name.endswith(".log")]
+    return len(set(ends)) == len(ends)
+
+
+def answers_of(store: Store, questions: Questions) -> Iterator[Any]:
+    """What the store answers to every question, one after the other. Raises what its reads raise."""
     for number, key, newest in questions.keys:
         agent = AGENTS[number]
-        answers.append(store.get_state(agent, key))
-        answers += [store.get_state_at_version(agent, key, version) for version in range(1, newest + 1)]
+        yield store.get_state(agent, key)
+        for version in range(1, newest + 1):
+            yield store.get_state_at_version(agent, key, version)
     for agent in AGENTS:
         prefix = agent_prefix(agent)
-        answers += (store.list_keys(agent), store.scan_prefix(agent, b""), store.counters(prefix), store.lease(prefix))
-        answers += [store.idempotent(prefix, key) for key in IDEMPOTENCY_KEYS]
+        yield store.list_keys(agent)
+        yield store.scan_prefix(agent, b"")
+        yield store.counters(prefix)
+        yield store.lease(prefix)
+        for key in IDEMPOTENCY_KEYS:
+            yield store.idempotent(prefix, key)
         next_ts: int | None = 0
         while next_ts is not None:
             chunk = store.events(agent, next_ts, store.head_ts)
-            answers.append(chunk.events)
+            yield chunk.events
             next_ts = chunk.next_ts
-    answers += [store.committed_ts(txn_id) for txn_id in questions.txn_ids]
-    return answers
+    for txn_id in questions.txn_ids:
+        yield store.committed_ts(txn_id)
 
 
 def commit_one_more(store: Store) -> None:
@@ -196,7 +214,7 @@ def _is(shape: Shape, names: Iterable[str]) -> bool:
         case Shape.COMPACTED:
             return (logs, tables) == (1, 1)
         case Shape.FLUSHED:
-            return logs == 1 and tables > 1
+            return (logs, tables) == (1, 2)
         case Shape.TWO_LOGS:
             return logs == 2 and tables > 0
 

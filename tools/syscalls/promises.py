@@ -100,7 +100,10 @@ def uncovered(calls: Sequence[Call], records: Mapping[int, RecordAt], answered: 
             continue  # lost: the oracle says so
         written = _last_write(calls[:made], record)
         if written is None:
-            wrong.append(f"commit_ts {commit_ts} was answered, and no write of its record succeeded before")
+            wrong.append(
+                f"commit_ts {commit_ts} was answered after {made} of {len(calls)} calls, and no write of its record "
+                f"({record}) succeeded before"
+            )
             continue
         syncs = [call for call in calls[:made] if call.kind is Kind.SYNC and call.path == record.path]
         after = [call for call in calls[written:made] if call.kind is Kind.SYNC and call.path == record.path]

@@ -20,7 +20,7 @@ from attrs import frozen
 
 from syscalls.calls import Call, Kind
 
-__all__ = ["SYSCALLS", "Injection", "Strace", "TracedCall", "unavailable", "unfollowed"]
+__all__ = ["SYSCALLS", "CutOffError", "Injection", "Strace", "TracedCall", "unavailable", "unfollowed"]
 
 SYSCALLS: Final[Mapping[str, Kind]] = {
     "openat": Kind.OPEN,
@@ -46,6 +46,8 @@ _NOT_FOLLOWED: Final = frozenset({"LOCK", "LOG", "LOG.old"})
 """Files that nothing is promised of."""
 _ANSWER: Final = "lseek"
 """A call that nobody else makes on the file `answers`: its offset is the commit_ts that a client was told of."""
+_NOTHING: Final = 0
+"""No commit_ts: only to see whether calls are told."""
 _SET_PTRACER: Final = 0x59616D61
 _ANY: Final = ctypes.c_ulong(-1)
 
@@ -53,7 +55,13 @@ _WHOLE: Final = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)(.*)")
 _BEGUN: Final = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>")
 _RESUMED: Final = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (-?\d+)(.*)")
 _ON_FILE: Final = re.compile(r'\d+<([^>]*)>(?:\(deleted\))?(?:, (?:"[^"]*"(?:\.\.\.)?, )?(\d+)(?:, (\d+))?)?')
+_ENDED: Final = re.compile(r"\d+ +\+\+\+ .* \+\+\+")
+"""The last line: the process has ended."""
 _QUOTED: Final = re.compile(r'"([^"]*)"')
+
+
+class CutOffError(Exception):
+    """strace ended before its process did: what it tells is not all."""
 
 
 @frozen
@@ -84,7 +92,7 @@ def unavailable() -> str | None:
     if shutil.which("strace") is None:
         return "strace is not installed"
     with tempfile.TemporaryDirectory(prefix="statehouse-proof-syscalls-") as directory:
-        strace = Strace(Path(directory), None)
+        strace = Strace(Path(directory) / "store", None)
         pid = os.fork()
         if not pid:
             code = 1
@@ -104,7 +112,8 @@ class Strace:
     def __init__(self, directory: Path, injection: Injection | None) -> None:
         self._directory = directory.resolve()
         self._answers = self._directory.with_name(f"{self._directory.name}.answers")
-        self._answered = -1
+        # Opened before anything is traced: it must not count among the calls that are struck.
+        self._answered = os.open(self._answers, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._output = tempfile.NamedTemporaryFile(prefix="statehouse-strace-")  # noqa: SIM115 - closed by `end`
         command = ["strace", "-f", "-y", "-q", "-s", "0", "-e", "signal=none", "-o", self._output.name]
         command += ["-e", "trace=" + ",".join((*SYSCALLS, _ANSWER)), "-P", str(self._answers)]
@@ -126,22 +135,22 @@ class Strace:
         _of(self._process.stdin).write(f"{os.getpid()}\n")
         _of(self._process.stdin).flush()
         deadline_s = time.monotonic() + ATTACH_S
-        while "TracerPid:\t0\n" in Path("/proc/self/status").read_text(encoding="utf-8"):
+        # That it is the tracer is no proof: it still has to stop this process, and until then it misses calls.
+        while _ANSWER not in Path(self._output.name).read_text(encoding="utf-8"):
             if time.monotonic() > deadline_s:
                 raise TimeoutError("strace does not attach")
             time.sleep(0.001)
-        time.sleep(0.002)  # it has this process, and is about to stop it
+            self.answered(_NOTHING)
 
     def answered(self, commit_ts: int) -> None:
         """In the process that is traced: a client is about to be told of this commit."""
-        if self._answered < 0:
-            self._answered = os.open(self._answers, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.lseek(self._answered, commit_ts, os.SEEK_SET)
 
     def end(self) -> tuple[list[TracedCall], dict[int, int], str]:
         """Wait until strace has ended, as it does behind its process.
 
         The calls; for each commit_ts that was `answered`, how many of them had been made by then; what strace said.
+        Raises CutOffError.
         """
         _of(self._process.stdin).close()
         try:
@@ -151,8 +160,11 @@ class Strace:
             self._process.wait()
         said = _of(self._process.stderr).read().strip().splitlines()
         _of(self._process.stderr).close()
+        os.close(self._answered)
         with self._output:
             lines = Path(self._output.name).read_text(encoding="utf-8", errors="replace").splitlines()
+        if not lines or _ENDED.fullmatch(lines[-1]) is None:
+            raise CutOffError(f"strace ended with {self._process.returncode}, said {said}, and told last: {lines[-1:]}")
         calls, made = _calls_and_answers(lines, f"{self._directory}/", str(self._answers))
         return calls, made, said[-1] if said else ""
 

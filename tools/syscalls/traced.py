@@ -34,7 +34,7 @@ from syscalls.promises import (
     records_of,
     uncovered,
 )
-from syscalls.strace import SYSCALLS, Injection, Strace, TracedCall, unfollowed
+from syscalls.strace import SYSCALLS, CutOffError, Injection, Strace, TracedCall, unfollowed
 
 __all__ = ["SHAPES", "Bases", "TracedCase", "TracedResult", "run_traced"]
 
@@ -57,6 +57,7 @@ SERVING: Final = Settings(
 LOOKING_IN: Final = evolve(SERVING, clients=1, transactions=4)
 LEVELDB: Final[Mapping[str, int]] = {"write_buffer_size": 64 * KIB, "max_file_size": 1 * KIB * KIB}
 """So small that tables are written and logs begun under this load."""
+_TRIES: Final = 3
 _SHAPED: Final = {"serving": SERVING, "recovering": LOOKING_IN, "rebuilding": LOOKING_IN}
 
 
@@ -123,13 +124,19 @@ class Bases:
 
 
 def run_traced(case: TracedCase, seed: int, bases: Bases) -> TracedResult:
-    """Run one case."""
-    result = TracedResult()
-    try:
-        _run(case, seed, bases, result)
-    except Exception:  # noqa: BLE001 - whatever it is, it is what the case has found
-        result.violations.append(f"it raised what nobody expects:\n{traceback.format_exc()}")
-    return result
+    """Run one case; once more, at most _TRIES times in all, when strace did not tell all of it."""
+    cut_off = ""
+    for _ in range(_TRIES):
+        result = TracedResult()
+        try:
+            _run(case, seed, bases, result)
+        except CutOffError as error:
+            cut_off = str(error)
+            continue
+        except Exception:  # noqa: BLE001 - whatever it is, it is what the case has found
+            result.violations.append(f"it raised what nobody expects:\n{traceback.format_exc()}")
+        return result
+    return TracedResult([cut_off])
 
 
 def _run(case: TracedCase, seed: int, bases: Bases, result: TracedResult) -> None:
