@@ -253,12 +253,14 @@ class EventLog:
         finally:
             self._readers.close()
 
-    def _check(self, commit_ts: int) -> None:
+    def _check(self, commit_ts: int) -> int:
+        last_ts = min(commit_ts, self.head.commit_ts)
         # With places of its own: what is read here may be taken back, and must not be gone on from.
         commits = LogCommits(self._disk, self._directory, self._starts)
-        with closing(commits.records(commit_ts, min(commit_ts, self.head.commit_ts))) as records:
+        with closing(commits.records(commit_ts, last_ts)) as records:
             for _ in records:
                 pass
+        return last_ts
 
     def _records(self, after: int, last_ts: int, starts: list[int]) -> Iterator[LogRecordAt]:
         previous: SegmentScan | None = None

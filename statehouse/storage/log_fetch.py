@@ -32,13 +32,11 @@ _NO_STOP: Final = 1 << 64
 class LogFetch:
     """Reads by pointer from the segments that begin at `starts`: a list that its owner appends to.
 
-    `check` raises what is wrong with the log in a commit, or before it in its segment (StoreDamagedError), or that it
-    cannot be read (StorageError). Of a commit beyond the head it says nothing.
+    `check` says up to which commit a segment is whole: that one, or the head if that comes first. Else it raises what
+    is wrong there or before (StoreDamagedError), or that it cannot be read (StorageError).
     """
 
-    def __init__(
-        self, readers: SegmentReaders, directory: str, starts: list[int], check: Callable[[int], None]
-    ) -> None:
+    def __init__(self, readers: SegmentReaders, directory: str, starts: list[int], check: Callable[[int], int]) -> None:
         self._readers = readers
         self._directory = directory
         self._starts = starts
@@ -109,8 +107,7 @@ class LogFetch:
     def _mismatch(self, first_ts: int, commit_ts: int, offset: int) -> ViewDamagedError:
         """What a pointer comes to that says something else than a log that is whole. Raises what the log is not."""
         if commit_ts > self._whole.get(first_ts, 0):
-            self._check(commit_ts)
-            self._whole[first_ts] = commit_ts
+            self._whole[first_ts] = self._check(commit_ts)
         return _wrong(commit_ts, offset)
 
 

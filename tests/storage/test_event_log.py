@@ -752,6 +752,19 @@ def test_a_log_is_checked_once_for_many_pointers_that_do_not_fit(many, bench):
     assert reads() == 1
 
 
+def test_a_pointer_beyond_the_head_hides_no_damage_of_what_is_written_later(bench):
+    log = bench.open()
+    commit(log, group(1))
+    with pytest.raises(ViewDamagedError):
+        log.read(10**9, HEADER_BYTES, 60, 0)
+    contents = group(2)
+    (pointer,) = pointers(log, commit(log, contents), contents, first_ts=2)
+    bench.disk.flip_bit(FIRST, pointer[1])
+    with pytest.raises(StoreDamagedError, match="commit_ts 2"):
+        log.read(*pointer)
+    log.close()
+
+
 def test_a_flipped_bit_is_found_by_whoever_reads_it(many, bench):
     log, contents, wanted = many
     record = list(log.records(0))[200]
