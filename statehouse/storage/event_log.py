@@ -72,7 +72,7 @@ class EventLog:
         self._writer = writer
         self._readers = readers
         self._starts = starts
-        fetch = LogFetch(readers, directory, starts, self._check)
+        fetch = LogFetch(readers, directory, starts, self._whole_until)
         self._read = fetch.read
         self._read_many = fetch.read_many
         self._store_id = store_id
@@ -219,8 +219,8 @@ class EventLog:
     def read(self, commit_ts: int, offset: int, size: int, crc: int) -> bytes:
         """`size` bytes at `offset` of the segment that holds `commit_ts`, checked against their CRC-32.
 
-        When they are not what the pointer says, StoreDamagedError names file, offset and commit_ts if the log is not
-        what was written, and ViewDamagedError says that the pointer is not; StorageError when they cannot be read.
+        Raises StoreDamagedError, which names file, offset and commit_ts, when the log is damaged, ViewDamagedError when
+        the log is whole and the pointer is wrong, and StorageError when the bytes cannot be read.
         """
         return self._read(commit_ts, offset, size, crc)
 
@@ -231,7 +231,8 @@ class EventLog:
     def records(self, after: int) -> Iterator[LogRecordAt]:
         """Every record with commit_ts > `after`, verified, up to the head at the time of the call.
 
-        StoreDamagedError, StorageError, when it gets there. Holds one file open; close() on the iterator gives it back.
+        Raises StoreDamagedError and StorageError when it gets there. Holds one file open; close() on the iterator gives
+        it back.
         """
         return self._records(after, self.head.commit_ts, list(self._starts))
 
@@ -253,14 +254,21 @@ class EventLog:
         finally:
             self._readers.close()
 
-    def _check(self, commit_ts: int) -> int:
-        last_ts = min(commit_ts, self.head.commit_ts)
+    def _whole_until(self, commit_ts: int, last_ts: int) -> int:
+        whole_ts = 0
+        last_ts = min(last_ts, self.head.commit_ts)
+        if commit_ts > last_ts:
+            return whole_ts
         # With places of its own: what is read here may be taken back, and must not be gone on from.
         commits = LogCommits(self._disk, self._directory, self._starts)
-        with closing(commits.records(commit_ts, last_ts)) as records:
-            for _ in records:
-                pass
-        return last_ts
+        try:
+            with closing(commits.records(commit_ts, last_ts)) as records:
+                for record in records:
+                    whole_ts = record.commit_ts
+        except StoreDamagedError:
+            if whole_ts < commit_ts:
+                raise
+        return whole_ts
 
     def _records(self, after: int, last_ts: int, starts: list[int]) -> Iterator[LogRecordAt]:
         previous: SegmentScan | None = None

@@ -112,7 +112,8 @@ class LogFolder:
             note_writes(self._writes, notes, prefixes, commit_ts, committed_at_ns(section))
             if notes.fork is not None:
                 fork = notes.fork.agent
-                self._agents[fork] = _Tally(fork, keys.agent_prefix(fork), *notes.fork.inherited)
+                prefix = self._tally(fork, commit_ts).prefix  # nothing is counted of it yet, or the view is damaged
+                self._agents[fork] = _Tally(fork, prefix, *notes.fork.inherited)
                 self._forked.add(fork)
         self._writes[outcome_key(commit_ts, txn_id)] = outcome(commit_ts)
 

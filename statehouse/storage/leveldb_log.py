@@ -16,8 +16,9 @@ up to where the tables go; LevelDB replays whatever logs there are from that num
 with a MANIFEST that is older than the logs or was cut, the view opens with the newest watermark over a hole.
 
 Nor does it see that a log is an older one by a newer one's name. What it replays it takes for newer than every table,
-for a `get` if not for a scan: old rows hide newer ones. A log is begun only once the MANIFEST has the edit that made
-the one before it the first to replay; so its batches come after all that this edit knew of.
+for a `get` if not for a scan: old rows hide newer ones. But while LevelDB runs, it begins a log only when the MANIFEST
+already has the log before it as the first to replay; so all its batches have higher sequence numbers than the last one
+in that edit. An open begins a new log and a new MANIFEST, and the batches come after the number in there.
 """
 
 from collections.abc import Iterator
@@ -50,14 +51,13 @@ _EDIT_FIELDS: Final = {
 
 
 class _Replay(NamedTuple):
-    """The first log that the MANIFEST has replayed, and between which sequence numbers that log begins."""
+    """The first log to replay, and the bounds within which its first batch begins."""
 
     log_number: int
     after_sequence: int
-    """The last one that was known when the log before it became the first to replay, or, for the MANIFEST's first,
-    when that one did."""
+    """The tables go on to this one at least."""
     last_sequence: int
-    """The last one that is known: the tables end there, or before."""
+    """And at most to this one."""
 
 
 def sequence_gap(directory: Path) -> str | None:
@@ -143,17 +143,17 @@ def _replay(directory: Path) -> _Replay | None:
         return None
     firsts: list[tuple[int, int]] = []
     """Each log that became the first to replay, and the last sequence number that was known then."""
-    log_number = last_sequence = None
+    log_number = 0
     for field, numbers in edits:
         if field == _LOG_NUMBER:
             log_number = numbers[0]
-        elif field == _LAST_SEQUENCE:  # of the same edit, behind its log number
-            last_sequence = numbers[0]
-            if log_number is not None and (not firsts or firsts[-1][0] != log_number):
-                firsts.append((log_number, last_sequence))
-    if log_number is None or last_sequence is None:
+        elif field == _LAST_SEQUENCE and (not firsts or firsts[-1][0] != log_number):  # behind the log number, if any
+            firsts.append((log_number, numbers[0]))
+    if not firsts:
         return None
-    return _Replay(log_number, firsts[-2:][0][1], last_sequence)
+    (_, after), (log_number, last) = firsts[-2:] if len(firsts) > 1 else firsts * 2
+    # An open's log is empty when it becomes the first to replay, and not when the next one is begun.
+    return _Replay(log_number, after + (len(firsts) == 2), last)
 
 
 def _edits(directory: Path) -> list[tuple[int, list[int]]] | None:

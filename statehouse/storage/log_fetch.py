@@ -2,12 +2,13 @@
 
 A pointer says which commit, where in its segment, how many bytes, and their CRC-32; the segment is found by commit_ts.
 Every byte that leaves here has passed its checksum. When one does not, either the log or the pointer is not what was
-written, and what has to be done differs: so the log is checked then, from its segment's beginning to that commit, once.
-That blocks for as long as reading a segment takes, half a second at most. Safe from any thread.
+written, and what has to be done differs: so the segment is checked then, which takes as long as reading it. Of each
+segment it is remembered how far it was whole. Safe from any thread.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Final, TypeAlias
 from zlib import crc32
 
@@ -32,24 +33,27 @@ _NO_STOP: Final = 1 << 64
 class LogFetch:
     """Reads by pointer from the segments that begin at `starts`: a list that its owner appends to.
 
-    `check` says up to which commit a segment is whole: that one, or the head if that comes first. Else it raises what
-    is wrong there or before (StoreDamagedError), or that it cannot be read (StorageError).
+    `whole_until(commit_ts, last_ts)` says up to which commit, at most `last_ts`, the segment of `commit_ts` is whole; 0
+    when there is no such commit. It raises what is wrong up to that commit: StoreDamagedError, StorageError.
     """
 
-    def __init__(self, readers: SegmentReaders, directory: str, starts: list[int], check: Callable[[int], int]) -> None:
+    def __init__(
+        self, readers: SegmentReaders, directory: str, starts: list[int], whole_until: Callable[[int, int], int]
+    ) -> None:
         self._readers = readers
         self._directory = directory
         self._starts = starts
-        self._check = check
+        self._whole_until = whole_until
+        self._checking = Lock()
         self._whole: dict[int, int] = {}
-        """Of segments that were checked, by their first commit_ts: up to which commit they are whole."""
+        """What it said of segments, by their first commit_ts."""
 
     def read(self, commit_ts: int, offset: int, size: int, crc: int) -> bytes:
         """One part of the log; raises StoreDamagedError, StorageError, or ViewDamagedError: the pointer is wrong."""
         first_ts, _ = self._bounds(commit_ts)
         chunk = self._read_span(first_ts, commit_ts, offset, size)
         if len(chunk) != size or crc32(chunk) != crc:
-            raise self._mismatch(first_ts, commit_ts, offset)
+            raise self._mismatch(commit_ts, offset)
         return chunk
 
     def read_many(self, pointers: Sequence[Pointer]) -> list[bytes]:
@@ -81,7 +85,7 @@ class LogFetch:
                 at = offset - start
                 part = span[at : at + length]
                 if crc32(part) != crc or len(part) != length:
-                    raise self._mismatch(first_ts, part_ts, offset)
+                    raise self._mismatch(part_ts, offset)
                 found.append(part)
             index = upto
         return found
@@ -91,7 +95,7 @@ class LogFetch:
         starts = self._starts
         index = bisect_right(starts, commit_ts)
         if not index:
-            raise _wrong(commit_ts, 0)
+            raise ViewDamagedError(f"a row is of commit_ts {commit_ts}, which the log never had")
         return starts[index - 1], starts[index] if index < len(starts) else _NO_STOP
 
     def _read_span(self, first_ts: int, commit_ts: int, offset: int, size: int) -> bytes:
@@ -104,12 +108,12 @@ class LogFetch:
             path = segment_path(self._directory, first_ts)
             raise StorageError(f"{path}: cannot read commit_ts {commit_ts} at offset {offset}: {error}") from error
 
-    def _mismatch(self, first_ts: int, commit_ts: int, offset: int) -> ViewDamagedError:
+    def _mismatch(self, commit_ts: int, offset: int) -> ViewDamagedError:
         """What a pointer comes to that says something else than a log that is whole. Raises what the log is not."""
-        if commit_ts > self._whole.get(first_ts, 0):
-            self._whole[first_ts] = self._check(commit_ts)
-        return _wrong(commit_ts, offset)
-
-
-def _wrong(commit_ts: int, offset: int) -> ViewDamagedError:
-    return ViewDamagedError(f"a row points at offset {offset} for commit_ts {commit_ts}, and the log has another there")
+        first_ts, stop_ts = self._bounds(commit_ts)
+        with self._checking:
+            if commit_ts > self._whole.get(first_ts, 0):
+                self._whole[first_ts] = self._whole_until(commit_ts, stop_ts - 1)
+        return ViewDamagedError(
+            f"a row says that commit_ts {commit_ts} has bytes at offset {offset} of its segment that are not there"
+        )

@@ -144,7 +144,7 @@ class Preparing(Reading):
         return None if found is None else LeaseRow(found[0], *found[1])
 
     def section(self, agent_prefix: bytes, commit_ts: int) -> Section | None:
-        """What a commit did to the agent, read from the log; None: nothing. StoreDamagedError."""
+        """What a commit did to the agent, read from the log; None: nothing. StoreDamagedError, StorageError."""
         key = keys.event_key(agent_prefix, commit_ts)
         with self._preparing():
             pointer = self._view.get(key)

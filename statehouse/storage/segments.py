@@ -17,7 +17,7 @@ from typing import Final
 from attrs import define
 
 from statehouse.errors import StorageError
-from statehouse.limits import MIB
+from statehouse.limits import MIB, READ_CHUNK_BYTES
 from statehouse.storage.disk import Disk, File
 from statehouse.storage.log_format import NEXT_SEGMENT_NAME, SegmentHeader, encode_header, segment_name
 
@@ -195,6 +195,8 @@ class SegmentReaders:
         """`size` bytes at `offset` of the segment that begins at `first_ts`; fewer at its end. Raises OSError."""
         reader = self._acquire(first_ts)
         try:
+            if size > READ_CHUNK_BYTES:  # what a damaged pointer asks for must not be set aside before it is known
+                size = min(size, max(reader.file.size() - offset, 0))
             return reader.file.read_at(offset, size)
         finally:
             self._release(reader)

@@ -113,6 +113,21 @@ def test_a_view_that_is_further_than_its_watermark_is_not_folded_into():
     assert folder.records == 0
 
 
+def test_a_view_that_is_further_than_its_watermark_with_a_fork_is_not_folded_into(store_bench):
+    writer = ForkWriter(store_bench.store())
+    writer.commit((ALICE, b"k", value()))
+    writer.fork(ALICE, BOB)
+    writer.commit((BOB, b"k", value()))
+    counters = writer.store._view.get(keys.meta_key(keys.agent_prefix(BOB)))
+    records = list(writer.store._log.records(0))
+    view = MemoryView()
+    view.apply([(keys.meta_key(keys.agent_prefix(BOB)), counters)])
+    folder = LogFolder(view)
+    folder.add(records[0])
+    with pytest.raises(ViewDamagedError, match="has not applied commit_ts 2, and has counted 3"):
+        folder.add(records[1])
+
+
 def test_several_agents_in_one_record_are_each_counted(store_bench):
     writer = Writer(store_bench.store())
     writer.commit((ALICE, b"k", value()), (BOB, b"k", value()), (ALICE, b"k", None), (BOB, b"l", value()))

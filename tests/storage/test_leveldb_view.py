@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from contextlib import closing
 from pathlib import Path
 
 import plyvel
 import pytest
 
-from statehouse.storage import leveldb_view
+from statehouse.storage import leveldb_log, leveldb_view
 from statehouse.storage.leveldb_log import sequence_gap
 from statehouse.storage.leveldb_view import LevelDBView
 from statehouse.storage.view import ViewDamagedError, ViewUnavailableError, ViewWriteError
@@ -291,6 +292,36 @@ def test_an_older_log_by_a_newer_ones_name_is_damage(path, monkeypatch, flushes)
     assert (b"k", b"new") not in plyvel_gets(f"{path}-copy", [b"k", b"watermark"])
     with pytest.raises(ViewDamagedError, match=r"begins with 1, and the tables go on to \d+ at least"):
         LevelDBView.open(path, create=False)
+
+
+def test_an_early_copy_of_an_opens_first_log_by_the_next_ones_name_is_damage(path, monkeypatch):
+    monkeypatch.setitem(leveldb_view.SETTINGS, "write_buffer_size", 64 * 1024)
+    with closing(LevelDBView.open(path, create=True)) as view:
+        view.apply([(b"k", b"old"), (b"watermark", b"1")])
+        (first,) = files(path, ".log")
+        content = first.read_bytes()
+        while len(list(Path(path).glob("*.log"))) == 1 and first.exists():
+            view.apply([(b"k", b"new"), (b"filler", random.randbytes(4_000))])
+        while first.exists():  # until its table is written
+            time.sleep(0.001)
+    (newest,) = files(path, ".log")
+    assert sequence_gap(Path(path)) is None
+    newest.write_bytes(content)
+    with pytest.raises(ViewDamagedError, match=r"begins with 1, and the tables go on to 1 at least"):
+        LevelDBView.open(path, create=False)
+
+
+def test_the_bounds_of_a_log_are_those_of_the_edits_that_made_it_and_the_one_before_the_first(monkeypatch):
+    """A compaction's edit repeats the log's number, and knows of batches of that log itself."""
+    edits = [(2, [6]), (4, [216]), (2, [7]), (4, [1027]), (2, [7]), (4, [1500])]
+    monkeypatch.setattr(leveldb_log, "_edits", lambda _: edits)
+    assert leveldb_log._replay(Path()) == (7, 217, 1027)
+    edits += [(2, [9]), (4, [1804]), (2, [9]), (4, [1900])]
+    assert leveldb_log._replay(Path()) == (9, 1027, 1804)
+    del edits[2:]
+    assert leveldb_log._replay(Path()) == (6, 216, 216)
+    del edits[:]
+    assert leveldb_log._replay(Path()) is None
 
 
 def plyvel_gets(path, wanted):

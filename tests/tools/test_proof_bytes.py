@@ -226,7 +226,7 @@ def test_an_engine_that_blames_the_log_for_what_its_view_says_is_caught(monkeypa
     assert found.violations == []
     assert found.tried["view: damage found by a read"] == 1
 
-    def blame_the_log(fetch, _first_ts, commit_ts, offset):
+    def blame_the_log(fetch, commit_ts, offset):
         return log_damage.damaged(fetch._directory, log_damage.Fault(offset, commit_ts, "not what was written"))
 
     monkeypatch.setattr(log_fetch.LogFetch, "_mismatch", blame_the_log)

@@ -325,7 +325,16 @@ def test_a_case_that_strace_never_tells_to_its_end_is_a_violation(monkeypatch):
     assert traced.run_traced(traced.TracedCase("serving"), SEED, None).violations == ["strace ended with -9"]
 
 
-@pytest.mark.parametrize("told", ["", "7 fdatasync(3</d/log/00000000000000000001.log>) = 0\n", "7 +++ exited with 0 +"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "",
+        "7 fdatasync(3</d/log/00000000000000000001.log>) = 0\n",
+        "7 lseek(4</d.answers>, 0, SEEK_SET) = 0\n7 +++ exited with 0 +",
+        "7 lseek(4</d.answers>, 0, SEEK_SET) = 0\n9 +++ exited with 0 +++\n",
+    ],
+    ids=["nothing", "a call", "half a line", "a thread"],
+)
 def test_what_strace_tells_without_the_end_of_its_process_is_not_all(tmp_path, told):
     tracing = strace.Strace(tmp_path / "store", None)  # of no process: the shell that would become strace ends
     Path(tracing._output.name).write_text(told)

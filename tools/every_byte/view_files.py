@@ -15,7 +15,9 @@ RECORD_HEAD: Final = struct.Struct("<IHB")
 TRAILER_BYTES: Final = 5
 _BATCH_HEAD: Final = struct.Struct("<QI")
 _BEGINS: Final = (1, 2)
-"""Of the kinds of records: one that is a whole batch, and the first of its fragments."""
+"""Of the kinds of records: a whole batch, and the first of its fragments."""
+_ENDS: Final = (1, 4)
+"""A whole batch, and the last of its fragments."""
 _FOOTER_BYTES: Final = 48
 _MAGIC_BYTES: Final = 8
 
@@ -39,10 +41,13 @@ def record_heads(log: bytes) -> list[int]:
 def last_sequence(log: bytes) -> int:
     """The sequence number of the last row of a log; 0: it has none. The log is whole."""
     last = 0
+    batch = b""
     for head in record_heads(log):
         _, length, kind = RECORD_HEAD.unpack_from(log, head)
-        if kind in _BEGINS and length >= _BATCH_HEAD.size:  # else it goes on in the next block: the one before will do
-            first, rows = _BATCH_HEAD.unpack_from(log, head + RECORD_HEAD.size)
+        begin = head + RECORD_HEAD.size
+        batch = (b"" if kind in _BEGINS else batch) + log[begin : begin + min(length, _BATCH_HEAD.size)]
+        if kind in _ENDS:
+            first, rows = _BATCH_HEAD.unpack_from(batch)
             last = first + rows - 1
     return last
 

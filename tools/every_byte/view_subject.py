@@ -38,7 +38,8 @@ least that LevelDB takes."""
 _TABLE_WAITS: Final = 200
 _TABLE_WAIT_S: Final = 0.01
 _TRIES: Final = 12
-"""On a machine that is busy with something else, one in ten does not come out as it should."""
+"""On a machine that is busy with something else, one folder in ten does not come out as it should; and now and then two
+logs end alike."""
 _FLUSHED_GROUPS: Final = 60
 """As a rule enough for a table and something behind it."""
 _MORE_NS: Final = 1_800_000_000_000_000_000

@@ -55,8 +55,8 @@ _WHOLE: Final = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)(.*)")
 _BEGUN: Final = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>")
 _RESUMED: Final = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (-?\d+)(.*)")
 _ON_FILE: Final = re.compile(r'\d+<([^>]*)>(?:\(deleted\))?(?:, (?:"[^"]*"(?:\.\.\.)?, )?(\d+)(?:, (\d+))?)?')
-_ENDED: Final = re.compile(r"\d+ +\+\+\+ .* \+\+\+")
-"""The last line: the process has ended."""
+_ENDED: Final = re.compile(r"(\d+) +\+\+\+ .* \+\+\+")
+"""The last line, when the thread is that of the first: the process has ended."""
 _QUOTED: Final = re.compile(r'"([^"]*)"')
 
 
@@ -102,7 +102,10 @@ def unavailable() -> str | None:
             finally:
                 os._exit(code)
         _, status = os.waitpid(pid, 0)
-        _, _, said = strace.end()
+        try:
+            _, _, said = strace.end()
+        except CutOffError as error:
+            return f"strace cannot attach to a process here: {error}"
     return None if not status else f"strace cannot attach to a process here: {said or 'it gave no reason'}"
 
 
@@ -163,7 +166,8 @@ class Strace:
         os.close(self._answered)
         with self._output:
             lines = Path(self._output.name).read_text(encoding="utf-8", errors="replace").splitlines()
-        if not lines or _ENDED.fullmatch(lines[-1]) is None:
+        ended = _ENDED.fullmatch(lines[-1]) if lines else None
+        if ended is None or not lines[0].startswith(f"{ended[1]} "):
             raise CutOffError(f"strace ended with {self._process.returncode}, said {said}, and told last: {lines[-1:]}")
         calls, made = _calls_and_answers(lines, f"{self._directory}/", str(self._answers))
         return calls, made, said[-1] if said else ""
