@@ -213,7 +213,7 @@ CONNECTIONS: Final = 1_024
 """Connections that are held at once, unless an operator says otherwise."""
 OPEN_CALLS: Final = 1_000
 """As CALLS, for the calls that need no token, so that they cannot keep out those that have one."""
-REQUESTS_BYTES: Final = 20 * MIB
+REQUESTS_BYTES: Final = 16 * MIB
 """What requests of more than a few KiB may hold at once until they are handled, over all connections."""
 REQUESTS_IN_LINE: Final = 200
 """Requests that may wait for that; each has sent at most its first window, 64 KiB."""

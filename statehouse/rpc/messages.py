@@ -51,30 +51,46 @@ class Compressed:
 class MessageReader:
     """Takes DATA apart into messages, for one stream in one direction."""
 
-    __slots__ = ("_begun", "_limit_bytes", "_needed_bytes")
+    __slots__ = ("_begun", "_limit_bytes", "_needed_bytes", "begun_bytes")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._begun = bytearray()
+        self.begun_bytes = 0
+        """What has come of the message that has begun, its header included. `_begun` may have room for more."""
         self._needed_bytes = MESSAGE_HEADER_BYTES
 
     @property
     def missing_bytes(self) -> int:
         """What must still come until the message that has begun is whole; 0 between messages."""
-        return self._needed_bytes - len(self._begun) if self._begun else 0
+        return self._needed_bytes - self.begun_bytes if self.begun_bytes else 0
 
     @property
     def message_bytes(self) -> int:
         """The size, with its header, of the message that has begun; 0 until that is known."""
-        return self._needed_bytes if len(self._begun) >= MESSAGE_HEADER_BYTES else 0
+        return self._needed_bytes if self.begun_bytes >= MESSAGE_HEADER_BYTES else 0
+
+    def make_room(self) -> None:
+        """Take all the memory of the message that has begun now, if that is not done.
+
+        Messages that grow side by side, piece by piece, are moved again and again, and leave holes in the heap that are
+        as large as they are.
+        """
+        if len(self._begun) < self.message_bytes:
+            begun, self._begun = self._begun, bytearray(self.message_bytes)
+            self._begun[: len(begun)] = begun
 
     def feed(self, data: bytes) -> list[bytes | Compressed]:
         """The messages that are whole now. Raises MessageTooLargeError, and InvalidRequestError for no message."""
         size = len(data) - MESSAGE_HEADER_BYTES
-        if not self._begun and 0 <= size <= self._limit_bytes and data[:5] == MESSAGE_HEADER.pack(0, size):
+        if not self.begun_bytes and 0 <= size <= self._limit_bytes and data[:5] == MESSAGE_HEADER.pack(0, size):
             return [data[MESSAGE_HEADER_BYTES:]]  # nearly always: one frame, one message
-        begun = self._begun
-        begun += data
+        begun, came = self._begun, self.begun_bytes + len(data)
+        if came < len(begun):  # into the room that was made
+            begun[self.begun_bytes : came] = data
+            self.begun_bytes = came
+            return []
+        begun[self.begun_bytes :] = data
         messages: list[bytes | Compressed] = []
         at = 0
         while len(begun) - at >= MESSAGE_HEADER_BYTES:
@@ -94,6 +110,7 @@ class MessageReader:
         else:
             self._needed_bytes = MESSAGE_HEADER_BYTES
         del begun[:at]
+        self.begun_bytes = len(begun)
         return messages
 
 

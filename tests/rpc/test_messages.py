@@ -33,7 +33,11 @@ def test_messages_in_any_pieces(messages, data):
     for begin, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
         came += reader.feed(sent[begin:end])
         assert all(type(each) in (bytes, Compressed) for each in came)
-        kept = len(reader._begun)
+        kept = reader.begun_bytes
+        assert reader.missing_bytes == (reader.message_bytes or 5) - kept if kept else not reader.missing_bytes
+        if data.draw(st.booleans()):
+            reader.make_room()
+            assert len(reader._begun) == (reader.message_bytes or kept)
         assert kept == end - sum(5 + len(each.content if isinstance(each, Compressed) else each) for each in came)
         assert kept <= 5 + LIMIT
     assert came == expected
@@ -87,6 +91,25 @@ def test_a_long_message_in_small_pieces_takes_time_in_proportion():
     sent = framed(bytes(1024 * 1024))
     came = [message for at in range(0, len(sent), 10) for message in reader.feed(sent[at : at + 10])]
     assert came == [bytes(1024 * 1024)]
+
+
+def test_room_for_a_message_is_taken_once():
+    reader = MessageReader(4 * 1024 * 1024)
+    sent = framed(bytes(3 * 1024 * 1024))
+    pieces = [sent[at : at + 16_384] for at in range(0, len(sent), 16_384)]
+    reader.feed(pieces[0])
+    reader.make_room()
+    tracemalloc.start()
+    try:
+        for piece in pieces[1:-1]:
+            assert reader.feed(piece) == []
+            reader.make_room()
+        assert tracemalloc.get_traced_memory()[1] < 2 * 16_384 + 4_096  # a piece, and a copy of it
+    finally:
+        tracemalloc.stop()
+    assert reader.feed(pieces[-1] + framed(b"next")[:7]) == [bytes(3 * 1024 * 1024)]
+    assert (reader.missing_bytes, len(reader._begun)) == (2, 7)
+    assert reader.feed(framed(b"next")[7:]) == [b"next"]
 
 
 # gzip

@@ -8,6 +8,7 @@ drained, or when `run` is cancelled. Its calls end with it.
 """
 
 import math
+import time
 from collections import deque
 from functools import partial
 from typing import Final
@@ -30,6 +31,8 @@ __all__ = ["FAREWELL_S", "ServerConnection"]
 
 FAREWELL_S: Final = 1.0
 """How long the last output (statuses, GOAWAY) may take to leave when the connection ends."""
+TURN_S: Final = 0.005
+"""After so long the calls of other connections have their turn: fifty reads of large values fit in one packet."""
 _PING: Final = b"statehse"
 
 
@@ -128,6 +131,7 @@ class ServerConnection:
             await self._sender.room()  # first: a look at the time must not let more in
             if self._unhandled:
                 self._handle(calls, trio.current_time())
+                await trio.lowlevel.checkpoint()
             else:
                 await self._link.read(partial(self._take, calls))
 
@@ -148,8 +152,9 @@ class ServerConnection:
         return not self._leaving and not self._unhandled and not self._sender.is_full
 
     def _handle(self, calls: Calls, now: float) -> None:
-        """Handle what came, while there is room for what it is answered: a packet may hold a thousand calls."""
+        """Handle what came, for a turn, while there is room for what it is answered: a packet may hold many calls."""
         self._in_turn = True
+        turn_ends_s = time.monotonic() + TURN_S
         while self._unhandled:
             if self._sender.is_full:
                 self._sender.flush()
@@ -160,6 +165,8 @@ class ServerConnection:
                 self._leaving = True
             else:
                 calls.handle(event, now)
+            if time.monotonic() >= turn_ends_s and self._unhandled:
+                break
         else:
             self._protocol.let_go_of_ended()
         self._in_turn = False

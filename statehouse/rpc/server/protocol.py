@@ -60,6 +60,8 @@ __all__ = ["ServerProtocol"]
 CONNECTION_WINDOW_BYTES: Final = MIB
 """What a client may have under way to us, over all its calls."""
 FREE_MESSAGE_BYTES: Final = 16 * KIB
+ROOM_FROM_BYTES: Final = FIRST_WINDOW // 2
+"""Of a larger message so much must have come before its memory is taken: its length alone is five bytes."""
 
 
 @define(eq=False)
@@ -208,6 +210,8 @@ class ServerProtocol(Connection[Received]):
                 request.holds_current = False  # another one that follows is kept beside them
             if request.reader.message_bytes > FREE_MESSAGE_BYTES and not request.holds_current:
                 self._hold(stream, request)
+            if request.holds_current and request.reader.begun_bytes > ROOM_FROM_BYTES:
+                request.reader.make_room()
         except (InvalidRequestError, OverloadedError) as error:
             self._refuse(stream, encode_error(error))
             return

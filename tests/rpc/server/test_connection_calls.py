@@ -11,6 +11,7 @@ from statehouse.rpc.error_table import encode_error
 from statehouse.rpc.http2.frames import END_HEADERS, END_STREAM, FrameType, frame
 from statehouse.rpc.http2.header_blocks import literal_block
 from statehouse.rpc.server import capacity as capacity_module
+from statehouse.rpc.server import connection as connection_module
 from statehouse.rpc.server.capacity import Capacity
 
 CANCEL, REFUSED_STREAM = 8, 7
@@ -184,6 +185,30 @@ async def test_many_replies_of_one_turn_are_all_answered(over_memory, held, auto
     statuses = [await connected.peer.status(each) for each in calls]
     assert [bool(each) for each in statuses] == [number % 10 == 0 for number in range(50)]
     assert connected.nothing_is_held()
+
+
+async def test_the_calls_of_a_packet_leave_others_their_turn(over_memory, autojump_clock, monkeypatch):
+    monkeypatch.setattr(connection_module, "TURN_S", 0.0)  # each call takes longer than a turn
+    asked = []
+
+    def note(request, _caller):
+        asked.append(request)
+        return request
+
+    capacity = Capacity()
+    many, one = [await over_memory(unary={"Note": note}, capacity=capacity) for _ in range(2)]
+    await settle()
+    packet, calls = [], []
+    for _ in range(CALLS_PER_CONNECTION):
+        begin, stream_id = many.peer.begin("/t/Note")
+        packet += [begin, frame(FrameType.DATA, END_STREAM, stream_id, message(b"many"))]
+        calls.append(stream_id)
+    await many.peer.send(*packet)
+    assert await one.peer.status(await one.peer.call("/t/Note", b"one")) == 0
+    assert asked.index(b"one") < CALLS_PER_CONNECTION // 2
+    assert {await many.peer.status(each) for each in calls} == {0}
+    assert asked.count(b"many") == CALLS_PER_CONNECTION
+    assert many.nothing_is_held()
 
 
 async def test_ending_all_calls_tells_each(over_memory, held, autojump_clock):

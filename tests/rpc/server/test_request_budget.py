@@ -1,6 +1,7 @@
 """Requests on their way in: what they may hold, of a connection's windows and of the memory that large ones share."""
 
 import struct
+import tracemalloc
 
 import pytest
 import trio
@@ -77,6 +78,23 @@ async def test_no_more_is_let_in_than_the_message_needs(connected, autojump_cloc
     await settle()
     assert granted(connected.peer, stream_id) + FIRST_WINDOW == LARGE + 5
     assert connected.capacity.requests.held_bytes == LARGE + 5
+
+
+async def test_the_length_alone_takes_no_memory_and_what_follows_it_takes_all_at_once(connected, autojump_clock):
+    await begin(connected, b"")  # what a first call allocates
+    await settle()
+    tracemalloc.start()
+    try:
+        stream_id = await begin(connected, head(LARGE) + b"x")
+        await settle()
+        assert connected.capacity.requests.held_bytes == LARGE + 5
+        assert tracemalloc.get_traced_memory()[0] < FIRST_WINDOW
+        for _ in range(3):
+            await connected.peer.send(frame(FrameType.DATA, 0, stream_id, bytes(FRAME)))
+        await settle()
+        assert LARGE < tracemalloc.get_traced_memory()[0] < LARGE + 4 * FIRST_WINDOW
+    finally:
+        tracemalloc.stop()
 
 
 async def test_large_requests_share_what_there_is_and_small_ones_pass(over_memory, autojump_clock):
