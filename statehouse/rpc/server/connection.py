@@ -165,7 +165,8 @@ class ServerConnection:
                 self._leaving = True
             else:
                 calls.handle(event, now)
-            if time.monotonic() >= turn_ends_s and self._unhandled:
+            ends_soon = self._leaving or self._protocol.ended is not None  # there is no other turn
+            if self._unhandled and not ends_soon and time.monotonic() >= turn_ends_s:
                 break
         else:
             self._protocol.let_go_of_ended()

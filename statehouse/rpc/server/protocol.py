@@ -60,8 +60,8 @@ __all__ = ["ServerProtocol"]
 CONNECTION_WINDOW_BYTES: Final = MIB
 """What a client may have under way to us, over all its calls."""
 FREE_MESSAGE_BYTES: Final = 16 * KIB
-ROOM_FROM_BYTES: Final = FIRST_WINDOW // 2
-"""Of a larger message so much must have come before its memory is taken: its length alone is five bytes."""
+ROOM_SHARE: Final = 1 / 128
+"""When so much of a larger message has come, memory is taken for all of it: its length alone is five bytes."""
 
 
 @define(eq=False)
@@ -75,9 +75,9 @@ class _Request:
     received_bytes: int = 0
     held_bytes: int = 0
     holds_current: bool = False
-    """Whether the message that has begun is among them."""
+    """Whether the message that has begun is among them, or in line for it."""
     waiting: Waiting | None = None
-    """In line for what its message takes; until then it gets no more window."""
+    """In line for what a message takes; until then it gets no more window."""
 
 
 class ServerProtocol(Connection[Received]):
@@ -205,13 +205,15 @@ class ServerProtocol(Connection[Received]):
                 self._request_ended(stream, request, ends=ends)
             return
         try:
-            messages = request.reader.feed(payload)
+            reader = request.reader
+            messages = reader.feed(payload)
             if messages:
                 request.holds_current = False  # another one that follows is kept beside them
-            if request.reader.message_bytes > FREE_MESSAGE_BYTES and not request.holds_current:
+            if reader.message_bytes > FREE_MESSAGE_BYTES and not request.holds_current:
                 self._hold(stream, request)
-            if request.holds_current and request.reader.begun_bytes > ROOM_FROM_BYTES:
-                request.reader.make_room()
+            is_held = request.holds_current and request.waiting is None
+            if is_held and reader.begun_bytes >= reader.message_bytes * ROOM_SHARE:
+                reader.make_room()
         except (InvalidRequestError, OverloadedError) as error:
             self._refuse(stream, encode_error(error))
             return
@@ -256,19 +258,16 @@ class ServerProtocol(Connection[Received]):
         def admitted() -> None:
             request.waiting = None
             request.held_bytes += size
-            request.holds_current = True
-
-        def admitted_later() -> None:
-            admitted()
             self._let_come(stream, request)
             self._output_came()
 
-        if self._budget.take(size):
-            admitted()
-        elif request.waiting is None:
-            request.waiting = self._budget.wait(size, admitted_later)
-            if request.waiting is None:
-                raise OverloadedError("large requests under way hold all the memory that they may; try again")
+        if request.waiting is None and self._budget.take(size):
+            request.held_bytes += size
+        elif request.waiting is None and (waiting := self._budget.wait(size, admitted)) is not None:
+            request.waiting = waiting
+        else:  # the line is too long, or it waits there for the message before
+            raise OverloadedError("large requests under way hold all the memory that they may; try again")
+        request.holds_current = True
 
     def _let_go(self, stream: Stream) -> None:
         request, stream.call = stream.call, None

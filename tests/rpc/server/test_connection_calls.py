@@ -211,6 +211,35 @@ async def test_the_calls_of_a_packet_leave_others_their_turn(over_memory, autoju
     assert many.nothing_is_held()
 
 
+@pytest.mark.parametrize("end", ["frame of no stream", "goaway", "half-close", "drain", "resets"])
+async def test_calls_of_a_packet_are_answered_in_their_turns_whatever_follows(
+    over_memory, end, autojump_clock, monkeypatch
+):
+    monkeypatch.setattr(connection_module, "TURN_S", 0.0)
+    connected = await over_memory(unary={"Echo": echo})
+    await settle()
+    packet, calls = [], []
+    for _ in range(50):
+        begin, stream_id = connected.peer.begin("/t/Echo")
+        packet += [begin, frame(FrameType.DATA, END_STREAM, stream_id, message(b"x"))]
+        calls.append(stream_id)
+    if end == "frame of no stream":
+        packet.append(frame(FrameType.DATA, 0, 0, b"x"))
+    elif end == "goaway":
+        packet.append(frame(FrameType.GOAWAY, 0, 0, bytes(8)))
+    elif end == "resets":
+        packet += [reset(each) for each in calls[10:]]
+        calls = calls[:10]
+    await connected.peer.send(*packet)
+    if end == "half-close":
+        await connected.peer.leave()
+    elif end == "drain":
+        connected.connection.drain()
+    assert {await connected.peer.status(each) for each in calls} == {0}
+    await settle()
+    assert connected.nothing_is_held()
+
+
 async def test_ending_all_calls_tells_each(over_memory, held, autojump_clock):
     async def forever(_request, _caller):
         yield [b"one"]

@@ -97,6 +97,40 @@ async def test_the_length_alone_takes_no_memory_and_what_follows_it_takes_all_at
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("pieces", ["with its end", "behind it", "once it was let in"])
+async def test_a_message_behind_one_that_was_in_line_takes_nothing_uncounted(connected, pieces, autojump_clock):
+    budget, peer = connected.capacity.requests, connected.peer
+    first, second = message(b"x" * FRAME), head(LARGE) + b"y" * 1_000
+    assert budget.take(REQUESTS_BYTES)
+    stream_id = await begin(connected, first[:FRAME])
+    await settle()
+    assert budget.waiting == 1
+
+    async def send(*contents):
+        await peer.send(*(frame(FrameType.DATA, 0, stream_id, each) for each in contents))
+        await settle()
+
+    tracemalloc.start()
+    try:
+        if pieces == "once it was let in":
+            await send(first[FRAME:])
+            budget.give_back(REQUESTS_BYTES)
+            await send(second)
+        else:
+            await send(*([first[FRAME:] + second] if pieces == "with its end" else [first[FRAME:], second]))
+            budget.give_back(REQUESTS_BYTES)
+        await send(bytes(FRAME), bytes(FRAME))
+        taken_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    if pieces == "once it was let in":  # that it is one too many is seen when it is whole
+        assert budget.held_bytes == FRAME + 5 + LARGE + 5
+    else:
+        assert await peer.status(stream_id) == 8
+        assert taken_bytes < FIRST_WINDOW
+        assert connected.nothing_is_held()
+
+
 async def test_large_requests_share_what_there_is_and_small_ones_pass(over_memory, autojump_clock):
     capacity = Capacity()
     fit = REQUESTS_BYTES // (LARGE + 5)
